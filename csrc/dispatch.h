@@ -1,0 +1,36 @@
+// The instruction set is chosen once per process; the engine calls kernels through this table.
+#pragma once
+
+#include "kernels/activations.h"
+#include "kernels/gemm.h"
+#include "kernels/norm.h"
+#include "kernels/rvq.h"
+
+namespace encodec_fast {
+
+struct Kernels {
+  void (*gemm)(const GemmArgs&) noexcept;
+  void (*elu)(const float* x, float* y, int64_t n) noexcept;
+  void (*lstm_cell)(const float* gates, float* cell, float* out, int64_t hidden) noexcept;
+  void (*rvq_encode)(const RvqCodebooks&, float* residual, int64_t rows, int64_t n_q,
+                     uint16_t* codes, int64_t code_stride) noexcept;
+  void (*rvq_decode)(const RvqCodebooks&, const uint16_t* codes, int64_t code_stride, int64_t rows,
+                     int64_t n_q, float* latent) noexcept;
+  double (*sum)(const float* x, int64_t n) noexcept;
+  double (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
+  void (*normalize)(float* x, int64_t rows, int64_t channels, float mean, const float* scale,
+                    const float* offset, const float* add) noexcept;
+};
+
+struct Isa {
+  const char* name;
+  const Kernels* kernels;
+};
+
+// The best level this CPU has, or the one named by ENCODEC_FAST_ISA (portable, avx2).
+// Throws std::invalid_argument for an unknown name and for a level that this CPU or build lacks.
+const Isa& isa();
+
+inline const Kernels& kernels() { return *isa().kernels; }
+
+}  // namespace encodec_fast

@@ -1,0 +1,107 @@
+#include "engine/coder.h"
+
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+#include "engine/float_control.h"
+
+namespace encodec_fast {
+namespace {
+
+void require_width(int64_t found, int64_t dim) {
+  if (found != dim) {
+    throw std::invalid_argument("codebooks: expected dimension " + std::to_string(found) +
+                                ", found " + std::to_string(dim));
+  }
+}
+
+void require_codebooks(int64_t n_q, const Codebooks& books) {
+  if (n_q < 1 || n_q > books.n_q()) {
+    throw std::invalid_argument("n_q: expected 1.." + std::to_string(books.n_q()) + ", found " +
+                                std::to_string(n_q));
+  }
+}
+
+}  // namespace
+
+Encoder::Encoder(std::shared_ptr<const Graph> graph, std::shared_ptr<const Codebooks> books,
+                 int64_t lanes, Start start)
+    : graph_(std::move(graph)), books_(std::move(books)), stream_(*graph_, lanes, start) {
+  require_width(graph_->out_channels(), books_->dim());
+}
+
+void Encoder::run(const std::vector<const float*>& audio, const std::vector<float>& scales,
+                  const std::vector<Block>& blocks, int64_t n_q) {
+  require_codebooks(n_q, *books_);
+  const FloatControl control;
+  float* in = stream_.input(blocks);
+  const int64_t channels = graph_->in_channels();
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    const int64_t rows = blocks[l].rows;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t t = 0; t < rows; ++t) in[t * channels + c] = audio[l][c * rows + t] / scales[l];
+    }
+    in += rows * channels;
+  }
+  const float* out = stream_.run();
+  const int64_t rows = std::accumulate(frames().begin(), frames().end(), int64_t{0});
+  latent_.assign(out, out + rows * books_->dim());  // the search consumes its input
+  codes_.resize(static_cast<size_t>(n_q * rows));
+  kernels().rvq_encode(books_->view(), latent_.data(), rows, n_q, codes_.data(), rows);
+}
+
+Decoder::Decoder(std::shared_ptr<const Graph> graph, std::shared_ptr<const Codebooks> books,
+                 int64_t lanes, Start start)
+    : graph_(std::move(graph)), books_(std::move(books)), stream_(*graph_, lanes, start) {
+  require_width(graph_->in_channels(), books_->dim());
+}
+
+void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<float>& scales,
+                  const std::vector<Block>& blocks, int64_t n_q) {
+  require_codebooks(n_q, *books_);
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    for (int64_t i = 0; i < n_q * blocks[l].rows; ++i) {
+      if (codes[l][i] >= books_->size()) {
+        throw std::invalid_argument("codes: expected values below " +
+                                    std::to_string(books_->size()) + ", found " +
+                                    std::to_string(codes[l][i]));
+      }
+    }
+  }
+  const FloatControl control;
+  float* in = stream_.input(blocks);
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    kernels().rvq_decode(books_->view(), codes[l], blocks[l].rows, blocks[l].rows, n_q, in);
+    in += blocks[l].rows * books_->dim();
+  }
+  const float* out = stream_.run();
+  audio_.resize(static_cast<size_t>(
+      std::accumulate(samples().begin(), samples().end(), int64_t{0}) * channels()));
+  float* to = audio_.data();
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    const int64_t rows = samples()[l];
+    for (int64_t c = 0; c < channels(); ++c) {
+      for (int64_t t = 0; t < rows; ++t) to[c * rows + t] = out[t * channels() + c] * scales[l];
+    }
+    out += rows * channels();
+    to += rows * channels();
+  }
+}
+
+float downmix_rms(const float* audio, int64_t channels, int64_t samples) {
+  const FloatControl control;
+  std::vector<float> mono(audio, audio + samples);
+  for (int64_t c = 1; c < channels; ++c) {
+    for (int64_t t = 0; t < samples; ++t) mono[t] += audio[c * samples + t];
+  }
+  const float count = static_cast<float>(channels);
+  for (float& v : mono) v /= count;
+  const double mean =
+      kernels().sum_squares(mono.data(), samples, 0.0f) / static_cast<double>(samples);
+  return std::sqrt(static_cast<float>(mean));
+}
+
+}  // namespace encodec_fast

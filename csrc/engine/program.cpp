@@ -1,0 +1,155 @@
+#include "engine/program.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "engine/float_control.h"
+#include "kernels/gemm.h"
+
+namespace encodec_fast {
+namespace {
+
+// Far above any real model; keeps every product of sizes inside int64.
+constexpr int64_t kMaxChannels = 1 << 16;
+constexpr int64_t kMaxKernel = 1 << 12;
+constexpr int64_t kMaxRate = 1 << 20;
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+void pack_panels(const float* weight, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride,
+                 float* panels) {
+  for (int64_t j = 0; j < n; ++j) {
+    float* column = panels + (j / kPanel) * kPanel * k + j % kPanel;
+    for (int64_t i = 0; i < k; ++i) column[i * kPanel] = weight[i * k_stride + j * n_stride];
+  }
+}
+
+int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
+
+}  // namespace
+
+Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias) {
+  Matrix m;
+  m.k = k;
+  m.n = n;
+  m.panels.assign(static_cast<size_t>(padded(n) * k), 0.0f);
+  pack_panels(weight, k, n, n, 1, m.panels.data());
+  if (bias != nullptr) m.bias.assign(bias, bias + n);
+  return m;
+}
+
+Graph::Graph(int64_t in_channels) {
+  require(in_channels >= 1 && in_channels <= kMaxChannels,
+          "in_channels: expected 1.." + std::to_string(kMaxChannels) + ", found " +
+              std::to_string(in_channels));
+  values_.push_back({in_channels, 1, 1, -1});
+}
+
+void Graph::check(const Op& op) const {
+  const int count = static_cast<int>(values_.size());
+  require(op.input >= 0 && op.input < count,
+          "input: no value " + std::to_string(op.input) + " before this operation");
+  require(op.add >= -1 && op.add < count,
+          "add: no value " + std::to_string(op.add) + " before this operation");
+  require(op.in_channels == channels(op.input),
+          "weight: expected " + std::to_string(channels(op.input)) + " input channels, found " +
+              std::to_string(op.in_channels));
+  require(op.out_channels >= 1 && op.out_channels <= kMaxChannels,
+          "weight: too many output channels");
+  require(op.kernel >= 1 && op.kernel <= kMaxKernel, "kernel: out of range");
+  require(op.stride >= 1 && op.stride <= op.kernel, "stride: expected 1..kernel");
+  require(op.pad_left >= 0 && op.pad_right >= 0, "padding: must not be negative");
+  if (op.kind == OpKind::kConv) {
+    require(!op.reflect || op.pad_right > 0 || op.pad_left >= op.stride - 1,
+            "padding: a mirrored end needs kernel >= 2 * stride - 1");
+    require(
+        op.pad_left + op.pad_right == op.kernel - op.stride,
+        "padding: left + right must be kernel - stride = " + std::to_string(op.kernel - op.stride));
+  }
+  if (op.kind == OpKind::kConvTranspose) {
+    require(op.kernel == 2 * op.stride, "conv_transpose: kernel must be twice the stride");
+    require(op.trim_left >= 0 && op.trim_left <= op.stride, "trim_left: expected 0..stride");
+    require(op.add < 0, "conv_transpose: takes no add");
+  }
+  require(op.norm.scale.size() == op.norm.offset.size(), "norm: scale and offset differ in size");
+  require(op.norm.scale.empty() || static_cast<int64_t>(op.norm.scale.size()) == op.out_channels,
+          "norm: expected one scale per output channel");
+}
+
+int Graph::append(Op op) {
+  check(op);
+  const Value& in = values_[static_cast<size_t>(op.input)];
+  Value out = {op.out_channels, in.up, in.down, -1};
+  if (op.kind == OpKind::kConv) out.down *= op.stride;
+  if (op.kind == OpKind::kConvTranspose) out.up *= op.stride;
+  require(out.up <= kMaxRate && out.down <= kMaxRate,
+          "stride: the product of all strides is too large");
+  const int index = static_cast<int>(ops_.size());
+  if (op.add >= 0) {
+    const Value& extra = values_[static_cast<size_t>(op.add)];
+    require(extra.channels == out.channels && extra.up * out.down == out.up * extra.down,
+            "add: value " + std::to_string(op.add) +
+                " has other channels or another rate than the result");
+  }
+  causal_ = causal_ && op.pad_right == 0 && op.trim_left == 0 && op.norm.scale.empty();
+  values_[static_cast<size_t>(op.input)].last_use = index;
+  if (op.add >= 0) values_[static_cast<size_t>(op.add)].last_use = index;
+  ops_.push_back(std::move(op));
+  values_.push_back(out);
+  down_ = std::max(down_, out.down);
+  up_ = out.up * (down_ / out.down);
+  update_start_rows();
+  return index + 1;
+}
+
+void Graph::update_start_rows() {
+  // Mirroring p rows in front of the first needs p + 1 real rows of that value in the first block.
+  for (const Op& op : ops_) {
+    if (op.kind != OpKind::kConv || !op.reflect) continue;
+    const Value& in = values_[static_cast<size_t>(op.input)];
+    const int64_t need = op.pad_left + 1;
+    start_rows_ = std::max(start_rows_, (need * in.down + in.up - 1) / in.up);
+  }
+  start_rows_ = (start_rows_ + down_ - 1) / down_ * down_;
+}
+
+Codebooks::Codebooks(const float* entries, int64_t n_q, int64_t size, int64_t dim)
+    : n_q_(n_q), size_(size), dim_(dim), padded_size_(padded(size)) {
+  require(n_q >= 1 && n_q <= 1024, "codebooks: expected 1..1024 codebooks");
+  require(size >= 2 && size <= 65536, "codebooks: expected 2..65536 entries");
+  require(dim >= 1 && dim <= kMaxChannels, "codebooks: dimension out of range");
+  const FloatControl control;
+  const int64_t book = size * dim;
+  entries_.assign(entries, entries + n_q * book);
+  panels_.assign(static_cast<size_t>(n_q * padded_size_ * dim), 0.0f);
+  // Padding scores minus infinity, so it is never chosen.
+  half_norm_.assign(static_cast<size_t>(n_q * padded_size_),
+                    -std::numeric_limits<float>::infinity());
+  for (int64_t q = 0; q < n_q; ++q) {
+    pack_panels(entries + q * book, dim, size, 1, dim, panels_.data() + q * padded_size_ * dim);
+    for (int64_t e = 0; e < size; ++e) {
+      double norm = 0.0;  // one definite order; rounded to float32 once
+      for (int64_t d = 0; d < dim; ++d) {
+        const double v = entries[q * book + e * dim + d];
+        norm += v * v;
+      }
+      half_norm_[static_cast<size_t>(q * padded_size_ + e)] = static_cast<float>(-0.5 * norm);
+    }
+  }
+}
+
+RvqCodebooks Codebooks::view() const {
+  return {panels_.data(),
+          entries_.data(),
+          half_norm_.data(),
+          padded_size_ * dim_,
+          padded_size_,
+          size_,
+          dim_};
+}
+
+}  // namespace encodec_fast

@@ -1,0 +1,103 @@
+// What a model is to the native core: two operation lists with packed weights, and codebooks.
+// Immutable once built and shared by all streams.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/rvq.h"
+
+namespace encodec_fast {
+
+// A [k][n] matrix in panels (kernels/gemm.h) and its bias row.
+struct Matrix {
+  int64_t k = 0, n = 0;
+  std::vector<float> panels;
+  std::vector<float> bias;
+};
+
+Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias);
+
+enum class OpKind { kConv, kConvTranspose, kLstm };
+
+// Group norm with one group after the product, before the addition.
+struct Norm {
+  std::vector<float> scale, offset;  // [out_channels]; empty: no norm
+  float eps = 0.0f;
+};
+
+struct Op {
+  OpKind kind = OpKind::kConv;
+  int input = 0;  // value 0 is the graph's input, value i + 1 the output of op i
+  int add = -1;   // value added to the result, -1 for none
+  bool elu = false;
+  int64_t in_channels = 0, out_channels = 0;
+  int64_t kernel = 1, stride = 1;
+  int64_t pad_left = 0, pad_right = 0;  // conv: rows in front of and behind the input
+  int64_t trim_left = 0;                // conv_transpose: rows dropped in front; 0 in causal graphs
+  bool reflect = false;                 // padding mirrors the signal instead of being zero
+  Matrix weight;  // conv [kernel * in][out]; conv_transpose [2 * in][stride * out]; lstm [in][4 *
+                  // hidden]
+  Matrix recurrent;  // lstm [hidden][4 * hidden], no bias
+  Norm norm;
+};
+
+// A checked list of operations. The builder methods throw std::invalid_argument and leave the graph
+// as it was.
+class Graph {
+ public:
+  explicit Graph(int64_t in_channels);
+
+  int append(
+      Op op);  // checks op against the values before it; returns the number of its output value
+
+  const std::vector<Op>& ops() const { return ops_; }
+  int64_t channels(int value) const { return values_[static_cast<size_t>(value)].channels; }
+  int64_t in_channels() const { return values_.front().channels; }
+  int64_t out_channels() const { return values_.back().channels; }
+  // True if every output row depends on past input rows only (after the start): such a graph can be
+  // streamed.
+  bool causal() const { return causal_; }
+  // Input rows per block must be a multiple of `down`, which then gives rows * up / down output
+  // rows.
+  int64_t down() const { return down_; }
+  int64_t up() const { return up_; }
+  // Rows the first block of a stream must have, unless it is also the last: what the mirrored start
+  // reaches into.
+  int64_t start_rows() const { return start_rows_; }
+  // The op after which a value is not needed any more.
+  int last_use(int value) const { return values_[static_cast<size_t>(value)].last_use; }
+
+ private:
+  struct Value {
+    int64_t channels;
+    int64_t up, down;  // rows relative to the graph's input
+    int last_use;
+  };
+  void check(const Op& op) const;
+  void update_start_rows();
+
+  std::vector<Op> ops_;
+  std::vector<Value> values_;
+  bool causal_ = true;
+  int64_t down_ = 1, up_ = 1, start_rows_ = 1;
+};
+
+class Codebooks {
+ public:
+  // entries [n_q][size][dim]; throws std::invalid_argument on sizes outside 1..65536.
+  Codebooks(const float* entries, int64_t n_q, int64_t size, int64_t dim);
+
+  int64_t n_q() const { return n_q_; }
+  int64_t size() const { return size_; }
+  int64_t dim() const { return dim_; }
+  RvqCodebooks view() const;
+
+ private:
+  int64_t n_q_, size_, dim_;
+  int64_t padded_size_ = 0;
+  std::vector<float> entries_, panels_, half_norm_;
+};
+
+}  // namespace encodec_fast

@@ -1,0 +1,9 @@
+// The kernel table of one instruction set; compiled once for each.
+#include "dispatch.h"
+
+namespace encodec_fast::EF_ISA {
+
+extern const Kernels table;
+const Kernels table = {gemm, elu, lstm_cell, rvq_encode, rvq_decode, sum, sum_squares, normalize};
+
+}  // namespace encodec_fast::EF_ISA
