@@ -1,0 +1,18 @@
+"""encodec_fast: the EnCodec neural audio codec on a native core, without PyTorch at run time."""
+
+from encodec_fast._native import cpu_info
+from encodec_fast.codec import Codec, Codes, decompress
+from encodec_fast.files import decompress_file
+from encodec_fast.store import ModelNotFoundError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Codec",
+    "Codes",
+    "ModelNotFoundError",
+    "__version__",
+    "cpu_info",
+    "decompress",
+    "decompress_file",
+]

@@ -1,0 +1,332 @@
+"""Codec: a model ready to use. Audio to codes to audio, and to compressed bytes and back."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encodec_fast import _native, ecdc
+from encodec_fast._native import Audio, CodeArray
+from encodec_fast.blocks import BlockDecoder, BlockEncoder, Piece
+from encodec_fast.program import Program
+from encodec_fast.store import find_model, find_program
+from encodec_fast.streaming import BLOCK_FRAMES, StreamDecoder, StreamEncoder
+
+# Recordings that encode_many advances together: enough to share each read of the weights.
+_LANES = 8
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A coded recording.
+
+    codes: one array [n_q, frames] per segment (a single one for models that do not segment), uint16
+    (int64 when they come from a torch tensor); scales: one level per segment, or None for models
+    that do not normalise; audio_length: samples per channel; sample_rate in Hz; model: its name.
+    """
+
+    codes: list[Any]
+    scales: list[float] | None
+    audio_length: int
+    sample_rate: int
+    model: str
+
+
+class Codec:
+    """An EnCodec model on the native core. May serve many threads at once.
+
+    Attributes: name, sample_rate (Hz), channels, hop (samples per frame), bandwidths (kbps),
+    n_codebooks, codebook_size, codebook_bits, normalize, segment_length and segment_stride
+    (samples, or None), causal (whether streams exist), threads.
+    """
+
+    def __init__(self, program: Program, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, found {threads}")
+        header = program.header
+        self.program = program
+        self.threads = threads
+        self.name = header.name
+        self.sample_rate = header.sample_rate
+        self.channels = header.channels
+        self.hop = header.hop
+        self.bandwidths = tuple(header.bandwidths)
+        self.n_codebooks = header.n_codebooks
+        self.codebook_size = header.codebook_size
+        self.codebook_bits = header.codebook_bits
+        self.normalize = header.normalize
+        self.segment_length = header.segment_length
+        self.segment_stride = header.segment_stride
+        self.causal = program.encoder.causal
+
+    @staticmethod
+    def load(
+        model: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] | None = None,
+        threads: int = 1,
+    ) -> Codec:
+        """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
+        program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
+        our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
+        many segments, or recordings of encode_many, are coded at once.
+
+        Raises ValueError (ModelNotFoundError says how to get a model) and OSError.
+        """
+        if checkpoint is None:
+            return Codec(Program.load(find_program(model)), threads)
+        try:
+            from encodec_fast.models.checkpoints import load_checkpoint
+            from encodec_fast.models.export import export_model
+        except ImportError as error:
+            raise ValueError(
+                f"checkpoint: reading one needs `pip install 'encodec-fast[torch]'` ({error})"
+            ) from None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "program.safetensors"
+            export_model(load_checkpoint(Path(checkpoint), os.fspath(model)), path)
+            return Codec(Program.load(path), threads)
+
+    def n_q(self, bandwidth: float | None) -> int:
+        """Codebooks used at `bandwidth` kbps, None meaning all. Raises ValueError for others."""
+        return self.program.header.n_q(bandwidth)
+
+    # --- whole recordings -------------------------------------------------------------------------
+
+    def encode(
+        self, wav: Any, bandwidth: float | None = 6.0, sample_rate: int | None = None
+    ) -> Codes:
+        """Code a recording at `bandwidth` kbps (None: all codebooks).
+
+        wav: floating-point [channels, samples >= 1], numpy or torch; at the model's rate unless
+        `sample_rate` says otherwise (then it is resampled). Raises ValueError for a wrong shape or
+        dtype, no samples, samples that are not finite, or an unsupported bandwidth.
+        """
+        n_q = self.n_q(bandwidth)
+        audio = self._audio("wav", wav, sample_rate)
+        encoder = self.block_encoder(n_q)
+        pieces = encoder.push(audio) + encoder.flush()
+        return self._codes(pieces, audio.shape[1], _is_torch(wav))
+
+    def encode_many(
+        self, wavs: Sequence[Any], bandwidth: float | None = 6.0, sample_rate: int | None = None
+    ) -> list[Codes]:
+        """Code recordings of any lengths together; each gets the codes it would get alone.
+        Arguments and errors as `encode`, with the position of the recording."""
+        n_q = self.n_q(bandwidth)
+        audios = [self._audio(f"wavs[{i}]", wav, sample_rate) for i, wav in enumerate(wavs)]
+        results: list[list[Piece]] = [[] for _ in audios]
+        if self.causal:
+            # Neighbours in length share a batch, so that its streams end at about the same time.
+            order = sorted(range(len(audios)), key=lambda i: -audios[i].shape[1])
+            groups = [order[i : i + _LANES] for i in range(0, len(order), _LANES)]
+        else:
+            groups = [[i] for i in range(len(audios))]
+
+        def run(group: list[int]) -> None:
+            if self.causal:
+                codes = self._encode_group([audios[i] for i in group], n_q)
+                for index, array in zip(group, codes, strict=True):
+                    results[index] = [Piece(array, None, True)]
+                return
+            encoder = BlockEncoder(self.program, n_q, 1)
+            results[group[0]] = encoder.push(audios[group[0]]) + encoder.flush()
+
+        if self.threads == 1:
+            for group in groups:
+                run(group)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(run, groups))
+        return [
+            self._codes(pieces, audio.shape[1], _is_torch(wav))
+            for pieces, audio, wav in zip(results, audios, wavs, strict=True)
+        ]
+
+    def decode(self, codes: Codes) -> Any:
+        """The recording [channels, audio_length] of `codes`: float32 numpy, or torch if the codes
+        are torch tensors. Raises ValueError for codes that no recording of this model has."""
+        pieces = self._pieces(codes)
+        decoder = self.block_decoder()
+        parts = [decoder.push(piece) for piece in pieces]
+        wav = np.concatenate([*parts, decoder.flush()], axis=1)
+        if not 1 <= codes.audio_length <= wav.shape[1]:
+            raise ValueError(
+                f"codes: expected audio_length in 1..{wav.shape[1]}, found {codes.audio_length}"
+            )
+        wav = np.ascontiguousarray(wav[:, : codes.audio_length])
+        return _to_torch(wav) if _is_torch(codes.codes[0]) else wav
+
+    def compress(self, wav: Any, bandwidth: float | None = 6.0) -> bytes:
+        """The recording as the bytes of an .ecdc file (version 0). Arguments and errors as
+        `encode`."""
+        codes = self.encode(wav, bandwidth)
+        buffer = io.BytesIO()
+        pieces = self._pieces(codes)
+        n_q = pieces[0].codes.shape[0]
+        ecdc.write(buffer, self, codes.audio_length, n_q, pieces)
+        return buffer.getvalue()
+
+    def decompress(self, data: bytes) -> Audio:
+        """The recording float32 [channels, samples] in the bytes of an .ecdc file that this model
+        wrote. Raises ValueError for data of another model, damaged or foreign data, and EOFError
+        for truncated data."""
+        reader = ecdc.Reader(io.BytesIO(data), "data")
+        if reader.header.model != self.name:
+            raise ValueError(f"data: expected model {self.name}, found {reader.header.model}")
+        decoder = self.block_decoder()
+        parts = [decoder.push(piece) for piece in reader.pieces(self)]
+        wav = np.concatenate([*parts, decoder.flush()], axis=1)
+        return np.ascontiguousarray(wav[:, : reader.header.audio_length])
+
+    # --- streams and files ------------------------------------------------------------------------
+
+    def stream_encoder(
+        self, bandwidth: float | None = 6.0, batch: int | None = None, start: str = "exact"
+    ) -> StreamEncoder:
+        """A live stream (or `batch` of them in step) of a causal model.
+
+        start "exact" gives the codes of the whole recording (models whose padding mirrors the
+        signal then need their first frames, 2240 samples at 24 kHz, before any code appears);
+        "low_latency" starts from silence, so each hop of samples gives a frame at once. Raises
+        ValueError for a model that codes segments.
+        """
+        _check_batch(batch)
+        return StreamEncoder(self.program, self.n_q(bandwidth), batch, start)
+
+    def stream_decoder(self, batch: int | None = None, start: str = "exact") -> StreamDecoder:
+        """The inverse of stream_encoder, with the same arguments and errors."""
+        _check_batch(batch)
+        return StreamDecoder(self.program, batch, start)
+
+    def block_encoder(self, n_q: int) -> BlockEncoder:
+        """A recording in chunks to pieces, for any model, in constant memory."""
+        return BlockEncoder(self.program, n_q, self.threads)
+
+    def block_decoder(self) -> BlockDecoder:
+        """Pieces to a recording in chunks, for any model, in constant memory."""
+        return BlockDecoder(self.program, self.threads)
+
+    def compress_file(self, source: Any, target: Any, **options: Any) -> None:
+        """Compress an audio file to an .ecdc file in constant memory; see files.compress_file for
+        the options (bandwidth=6.0, overwrite=False) and errors."""
+        from encodec_fast.files import compress_file  # files is built on this module
+
+        compress_file(self, source, target, **options)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _audio(self, name: str, wav: Any, sample_rate: int | None) -> Audio:
+        if _is_torch(wav):
+            wav = wav.detach().cpu().numpy()
+        audio = _native.as_audio(name, wav, (self.channels, None))
+        if audio.shape[1] == 0:
+            raise ValueError(f"{name}: expected at least one sample, found none")
+        if sample_rate not in (None, self.sample_rate):
+            from encodec_fast.audio import convert_audio
+
+            audio = convert_audio(audio, sample_rate, self.sample_rate, self.channels)
+            if audio.shape[1] == 0:
+                raise ValueError(f"{name}: too short to be resampled to {self.sample_rate} Hz")
+        return audio
+
+    def _encode_group(self, audios: list[Audio], n_q: int) -> list[CodeArray]:
+        """Whole recordings as one batch of native streams."""
+        native = _native.Encoder(self.program.encoder, self.program.codebooks, len(audios), False)
+        start = max(self.program.encoder.start_rows, BLOCK_FRAMES * self.hop)
+        parts: list[list[CodeArray]] = [[] for _ in audios]
+        position = 0
+        longest = max(audio.shape[1] for audio in audios)
+        while position < longest:
+            end = position + (start if position == 0 else BLOCK_FRAMES * self.hop)
+            blocks = [np.ascontiguousarray(audio[:, position:end]) for audio in audios]
+            last = [position < audio.shape[1] <= end for audio in audios]
+            codes = native.run(blocks, last, [1.0] * len(audios), n_q)
+            for kept, part in zip(parts, codes, strict=True):
+                kept.append(part)
+            position = end
+        return [np.concatenate(kept, axis=1) for kept in parts]
+
+    def _codes(self, pieces: Iterable[Piece], length: int, torch: bool) -> Codes:
+        segments: list[list[CodeArray]] = []
+        scales: list[float] = []
+        for piece in pieces:
+            if piece.start:
+                segments.append([])
+                if piece.scale is not None:
+                    scales.append(piece.scale)
+            segments[-1].append(piece.codes)
+        arrays: list[Any] = [np.concatenate(parts, axis=1) for parts in segments]
+        if torch:
+            arrays = [_to_torch(array.astype(np.int64)) for array in arrays]
+        return Codes(
+            arrays, scales if self.normalize else None, length, self.sample_rate, self.name
+        )
+
+    def _pieces(self, codes: Codes) -> list[Piece]:
+        """Checked pieces of codes that a user may have built."""
+        if codes.model != self.name:
+            raise ValueError(f"codes: expected model {self.name}, found {codes.model}")
+        if not codes.codes or (self.causal and len(codes.codes) != 1):
+            expected = "one segment" if self.causal else "at least one segment"
+            raise ValueError(f"codes: expected {expected}, found {len(codes.codes)}")
+        scales: Sequence[float | None] = [None] * len(codes.codes)
+        if self.normalize:
+            scales = codes.scales or []
+            if len(scales) != len(codes.codes):
+                raise ValueError(
+                    f"scales: expected one per segment ({len(codes.codes)}), found {len(scales)}"
+                )
+        pieces = []
+        n_q: int | None = None
+        for index, (segment, scale) in enumerate(zip(codes.codes, scales, strict=True)):
+            name = f"codes[{index}]"
+            if _is_torch(segment):
+                segment = segment.detach().cpu().numpy()
+            array = _native.as_codes(name, segment, (n_q, None), self.codebook_size)
+            n_q = array.shape[0]
+            if not 1 <= n_q <= self.n_codebooks or array.shape[1] == 0:
+                raise ValueError(
+                    f"{name}: expected shape [1..{self.n_codebooks}, frames >= 1], "
+                    f"found {list(array.shape)}"
+                )
+            if scale is not None and not 0 <= scale < float("inf"):
+                raise ValueError(f"scales[{index}]: expected a finite level, found {scale}")
+            pieces.append(Piece(array, None if scale is None else float(scale), True))
+        return pieces
+
+
+def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tuple[Audio, int]:
+    """The recording float32 [channels, samples] in the bytes of an .ecdc file, and its sample rate.
+
+    The model is the one the data names, unless `model` (a name or a program file) is given. Raises
+    ValueError for damaged or foreign data, ModelNotFoundError if the model is not installed, and
+    EOFError for truncated data.
+    """
+    if model is None:
+        model = find_model(ecdc.read_header(io.BytesIO(data), "data").model)
+    codec = Codec.load(model)
+    return codec.decompress(data), codec.sample_rate
+
+
+def _check_batch(batch: int | None) -> None:
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch: expected at least 1, found {batch}")
+
+
+def _is_torch(value: object) -> bool:
+    """Whether value is a torch tensor; does not import torch, whose types tell."""
+    return type(value).__module__.partition(".")[0] == "torch"
+
+
+def _to_torch(array: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(array)

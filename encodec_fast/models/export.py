@@ -1,0 +1,192 @@
+"""Turns a PyTorch model into a program: the file the native core runs (docs/program.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from encodec_fast.models.config import ModelConfig
+from encodec_fast.models.encodec import EncodecModel
+from encodec_fast.models.seanet import LSTM, Conv1d, ConvTranspose1d, ResidualUnit
+from encodec_fast.program import FORMAT, METADATA_KEY
+
+Op = dict[str, Any]
+
+
+def _array(tensor: Tensor | nn.Module | None) -> npt.NDArray[np.float32]:
+    assert isinstance(tensor, Tensor)
+    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+
+
+class _OpList:
+    """Collects the operations and tensors of one graph; `value` is the latest output."""
+
+    def __init__(self, prefix: str, tensors: dict[str, npt.NDArray[np.float32]]) -> None:
+        self.prefix = prefix
+        self.tensors = tensors
+        self.ops: list[Op] = []
+        self.value = 0
+        self.elu = False
+
+    def _tensor(self, name: str, array: npt.NDArray[np.float32]) -> str:
+        key = f"{self.prefix}.{len(self.ops)}.{name}"
+        self.tensors[key] = np.ascontiguousarray(array)
+        return key
+
+    def _append(self, op: Op) -> int:
+        self.ops.append({**op, "elu": self.elu})
+        self.elu = False
+        self.value = len(self.ops)
+        return self.value
+
+    def _norm(self, norm: nn.GroupNorm | None) -> Op | None:
+        if norm is None:
+            return None
+        return {
+            "scale": self._tensor("norm.scale", _array(norm.weight)),
+            "offset": self._tensor("norm.offset", _array(norm.bias)),
+            "eps": norm.eps,
+        }
+
+    def conv(self, layer: Conv1d, source: int, add: int | None = None) -> int:
+        if layer.dilation != 1:
+            raise ValueError(
+                f"model: expected convolutions without dilation, found {layer.dilation}"
+            )
+        weight = _array(layer.conv.weight)  # [out, in, kernel]
+        out, _, kernel = weight.shape
+        padding = kernel - layer.stride
+        right = 0 if layer.causal else padding // 2
+        return self._append(
+            {
+                "op": "conv",
+                "input": source,
+                "add": add,
+                "kernel": kernel,
+                "stride": layer.stride,
+                "pad": [padding - right, right],
+                "pad_mode": layer.pad_mode,
+                "weight": self._tensor("weight", weight.transpose(2, 1, 0).reshape(-1, out)),
+                "bias": self._tensor("bias", _array(layer.conv.bias)),
+                "norm": self._norm(layer.norm),
+            }
+        )
+
+    def conv_transpose(self, layer: ConvTranspose1d) -> None:
+        weight = _array(layer.conv.weight)  # [in, out, 2 * stride]
+        stride = layer.stride
+        # Output row t, phase j takes tap j of input row t and tap j + stride of row t - 1.
+        halves = (weight[:, :, stride:], weight[:, :, :stride])
+        rows = [half.transpose(0, 2, 1).reshape(weight.shape[0], -1) for half in halves]
+        self._append(
+            {
+                "op": "conv_transpose",
+                "input": self.value,
+                "stride": stride,
+                "trim_left": 0 if layer.causal else stride - stride // 2,
+                "weight": self._tensor("weight", np.concatenate(rows)),
+                "bias": self._tensor("bias", _array(layer.conv.bias)),
+                "norm": self._norm(layer.norm),
+            }
+        )
+
+    def residual(self, unit: ResidualUnit) -> None:
+        source = self.value
+        skip = source
+        if isinstance(unit.shortcut, Conv1d):
+            skip = self.conv(unit.shortcut, source)
+        convs = [layer for layer in unit.block if isinstance(layer, Conv1d)]
+        self.elu = True
+        hidden = self.conv(convs[0], source)
+        self.elu = True
+        self.conv(convs[1], hidden, add=skip)
+
+    def lstm(self, block: LSTM) -> None:
+        source = self.value
+        lstm = block.lstm
+        for layer in range(lstm.num_layers):
+            last = layer == lstm.num_layers - 1
+            parameters = {
+                name: _array(getattr(lstm, f"{name}_l{layer}"))
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            }
+            self._append(
+                {
+                    "op": "lstm",
+                    "input": self.value,
+                    "add": source if last else None,
+                    "weight": self._tensor("weight", parameters["weight_ih"].T),
+                    "recurrent": self._tensor("recurrent", parameters["weight_hh"].T),
+                    "bias": self._tensor("bias", parameters["bias_ih"] + parameters["bias_hh"]),
+                }
+            )
+
+    def layers(self, layers: nn.ModuleList) -> list[Op]:
+        for layer in layers:
+            if isinstance(layer, Conv1d):
+                self.conv(layer, self.value)
+            elif isinstance(layer, ConvTranspose1d):
+                self.conv_transpose(layer)
+            elif isinstance(layer, ResidualUnit):
+                self.residual(layer)
+            elif isinstance(layer, LSTM):
+                self.lstm(layer)
+            else:
+                self.elu = True
+        return self.ops
+
+
+def _header(config: ModelConfig) -> dict[str, Any]:
+    if not config.causal and config.segment_length is None:
+        raise ValueError(
+            f"model {config.name}: a non-causal model without segments cannot be exported; "
+            "expected a causal model or one that codes segments"
+        )
+    return {
+        "format": FORMAT,
+        "name": config.name,
+        "sample_rate": config.sample_rate,
+        "channels": config.channels,
+        "hop": config.hop,
+        "bandwidths": [[b, config.n_q(b)] for b in config.bandwidths],
+        "codebooks": "codebooks",
+        "normalize": config.normalize,
+        "segment_length": config.segment_length,
+        "segment_stride": config.segment_stride,
+    }
+
+
+def export_model(model: EncodecModel, path: str | Path, dtype: str = "float32") -> None:
+    """Write `model` as a program file that runs without PyTorch.
+
+    dtype "float32" keeps the weights exact, "float16" rounds each once and halves the file; the
+    arithmetic is float32 either way. The file appears under its name only when it is complete.
+    Raises ValueError for a model that the native core cannot run (dilated convolutions, or
+    non-causal without segments) and for weights that float16 cannot hold.
+    """
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype: expected 'float32' or 'float16', found {dtype!r}")
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
+    header = _header(model.config)
+    header["encoder"] = _OpList("encoder", tensors).layers(model.encoder.layers)
+    header["decoder"] = _OpList("decoder", tensors).layers(model.decoder.layers)
+    books = [model.quantizer.codebook(q).embed for q in range(model.config.n_codebooks)]
+    tensors["codebooks"] = np.stack([_array(book) for book in books])
+    stored = {name: array.astype(dtype) for name, array in tensors.items()}
+    for name, array in stored.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"model: tensor {name} has values that {dtype} cannot hold")
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        save_file(stored, partial, metadata={METADATA_KEY: json.dumps(header)})
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""Small random programs, written by hand: the native core and the codec without torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+DIMENSION, WIDTH, HOP, BOOKS, ENTRIES = 8, 6, 6, 4, 32
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+def write_program(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
+    """A program file: the safetensors layout, byte by byte."""
+    table: dict[str, Any] = {"__metadata__": {"encodec_fast.program": json.dumps(header)}}
+    data = b""
+    for name, array in tensors.items():
+        dtype = {"float32": "F32", "float16": "F16"}[str(array.dtype)]
+        offsets = [len(data), len(data) + array.nbytes]
+        table[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        data += array.tobytes()
+    text = json.dumps(table).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+class _Model:
+    """Collects the operations and tensors of one tiny model."""
+
+    def __init__(self, kind: str, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.tensors: Tensors = {}
+        self.causal = kind != "segments"
+        self.pad_mode = "constant" if kind == "constant" else "reflect"
+
+    def tensor(self, name: str, *shape: int) -> str:
+        fan_in = shape[0] if len(shape) > 1 else 8
+        array = self.rng.standard_normal(shape) / fan_in**0.5
+        self.tensors[name] = array.astype(np.float32)
+        return name
+
+    def norm(self, name: str, size: int) -> dict[str, Any] | None:
+        if self.causal:
+            return None
+        scale, offset = self.tensor(f"{name}.scale", size), self.tensor(f"{name}.offset", size)
+        self.tensors[scale] += 1
+        return {"scale": scale, "offset": offset, "eps": 1e-5}
+
+    def conv(
+        self, name: str, source: int, cin: int, cout: int, kernel: int, stride: int, **more: Any
+    ) -> dict[str, Any]:
+        padding = kernel - stride
+        right = 0 if self.causal else padding // 2
+        return {
+            "op": "conv",
+            "input": source,
+            "add": None,
+            "elu": True,
+            "kernel": kernel,
+            "stride": stride,
+            "pad": [padding - right, right],
+            "pad_mode": self.pad_mode,
+            "weight": self.tensor(f"{name}.weight", kernel * cin, cout),
+            "bias": self.tensor(f"{name}.bias", cout),
+            "norm": self.norm(name, cout),
+            **more,
+        }
+
+    def lstm(self, name: str, source: int, add: int | None) -> dict[str, Any]:
+        return {
+            "op": "lstm",
+            "input": source,
+            "add": add,
+            "elu": False,
+            "weight": self.tensor(f"{name}.weight", WIDTH, 4 * WIDTH),
+            "recurrent": self.tensor(f"{name}.recurrent", WIDTH, 4 * WIDTH),
+            "bias": self.tensor(f"{name}.bias", 4 * WIDTH),
+        }
+
+    def up(self, name: str, source: int, stride: int) -> dict[str, Any]:
+        return {
+            "op": "conv_transpose",
+            "input": source,
+            "elu": True,
+            "stride": stride,
+            "trim_left": 0 if self.causal else stride - stride // 2,
+            "weight": self.tensor(f"{name}.weight", 2 * WIDTH, stride * WIDTH),
+            "bias": self.tensor(f"{name}.bias", WIDTH),
+            "norm": self.norm(name, WIDTH),
+        }
+
+
+def describe(kind: str, channels: int = 1, seed: int = 0) -> tuple[dict[str, Any], Tensors]:
+    """Header and tensors of a tiny model: "reflect" and "constant" are causal, "segments" works
+    on segments of 100 samples every 90 with group norm and normalisation. Hop 6, 4 codebooks."""
+    m = _Model(kind, seed)
+    header = {
+        "format": 1,
+        "name": f"tiny_{kind}",
+        "sample_rate": 8000,
+        "channels": channels,
+        "hop": HOP,
+        "bandwidths": [[3.0, 1], [6.0, 2], [12.0, 4]],
+        "codebooks": "codebooks",
+        "normalize": not m.causal,
+        "segment_length": None if m.causal else 100,
+        "segment_stride": None if m.causal else 90,
+        "encoder": [
+            m.conv("e1", 0, channels, WIDTH, 7, 1, elu=False),
+            m.conv("e2", 1, WIDTH, WIDTH, 1, 1, elu=False),
+            m.conv("e3", 1, WIDTH, 3, 3, 1),
+            m.conv("e4", 3, 3, WIDTH, 1, 1, add=2),
+            m.conv("e5", 4, WIDTH, WIDTH, 4, 2),
+            m.conv("e6", 5, WIDTH, WIDTH, 6, 3),
+            m.lstm("e7", 6, None),
+            m.lstm("e8", 7, 6),
+            m.conv("e9", 8, WIDTH, DIMENSION, 5, 1),
+        ],
+        "decoder": [
+            m.conv("d1", 0, DIMENSION, WIDTH, 5, 1, elu=False),
+            m.lstm("d2", 1, 1),
+            m.up("d3", 2, 3),
+            m.up("d4", 3, 2),
+            m.conv("d5", 4, WIDTH, channels, 7, 1),
+        ],
+    }
+    books = m.rng.standard_normal((BOOKS, ENTRIES, DIMENSION))
+    books *= 0.5 ** np.arange(BOOKS)[:, None, None]
+    m.tensors["codebooks"] = books.astype(np.float32)
+    return header, m.tensors
+
+
+def tiny_program(folder: Path, kind: str, channels: int = 1) -> Path:
+    """A program file of a tiny model in `folder`."""
+    return write_program(folder / f"tiny_{kind}.safetensors", *describe(kind, channels))
