@@ -1,0 +1,1 @@
+"""Model definitions in PyTorch (extra `encodec-fast[torch]`)."""

@@ -1,0 +1,156 @@
+"""Model configurations: everything that fixes a model's layers, rates and bandwidths.
+
+This module does not import torch, so that a program's header can be checked without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+NORMS = ("weight_norm", "time_group_norm", "none")
+PAD_MODES = ("reflect", "constant")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The hyper-parameters of one EnCodec model (paper 3.1 to 3.3).
+
+    `bandwidths` are in kbps, `segment` is in seconds (None: the whole recording is one segment),
+    `overlap` is a share of the segment, `ratios` are the decoder's upsampling factors in order
+    (the encoder uses them in reverse). Raises ValueError for values that no model can have.
+    """
+
+    name: str
+    sample_rate: int
+    channels: int
+    bandwidths: tuple[float, ...]
+    causal: bool
+    norm: str
+    normalize: bool
+    segment: float | None = None
+    overlap: float = 0.01
+    dimension: int = 128
+    n_filters: int = 32
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    kernel_size: int = 7
+    last_kernel_size: int = 7
+    residual_kernel_size: int = 3
+    n_residual_layers: int = 1
+    compress: int = 2
+    lstm_layers: int = 2
+    pad_mode: str = "reflect"
+    true_skip: bool = False
+    codebook_size: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+        if self.pad_mode not in PAD_MODES:
+            raise ValueError(
+                f"pad_mode must be one of {', '.join(PAD_MODES)}, not {self.pad_mode!r}"
+            )
+        if self.norm == "time_group_norm" and self.causal:
+            raise ValueError("time_group_norm looks at the whole segment: it cannot be causal")
+        if self.codebook_size & (self.codebook_size - 1) or self.codebook_size < 2:
+            raise ValueError(f"codebook_size must be a power of two, not {self.codebook_size}")
+        if not self.bandwidths or list(self.bandwidths) != sorted(self.bandwidths):
+            raise ValueError(f"bandwidths must be given in rising order, not {self.bandwidths}")
+
+    @property
+    def hop(self) -> int:
+        """Samples per latent frame."""
+        return math.prod(self.ratios)
+
+    @property
+    def frame_rate(self) -> int:
+        """Latent frames per second, rounded up as the released models do."""
+        return math.ceil(self.sample_rate / self.hop)
+
+    @property
+    def codebook_bits(self) -> int:
+        """Bits per code."""
+        return self.codebook_size.bit_length() - 1
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codebooks of the highest bandwidth."""
+        return self._codebooks_for(self.bandwidths[-1])
+
+    @property
+    def segment_length(self) -> int | None:
+        """Samples per segment, or None when the whole recording is one segment."""
+        return None if self.segment is None else int(self.segment * self.sample_rate)
+
+    @property
+    def segment_stride(self) -> int | None:
+        """Samples from one segment's start to the next one's, or None."""
+        length = self.segment_length
+        return None if length is None else max(1, int((1 - self.overlap) * length))
+
+    def n_q(self, bandwidth: float | None = None) -> int:
+        """Codebooks that `bandwidth` (kbps) uses; None means all of them.
+
+        Raises ValueError for a bandwidth that the model does not support.
+        """
+        if bandwidth is None:
+            return self.n_codebooks
+        if bandwidth not in self.bandwidths:
+            supported = ", ".join(f"{b:g}" for b in self.bandwidths)
+            raise ValueError(
+                f"bandwidth {bandwidth!r} kbps is not supported by {self.name}: use {supported}"
+            )
+        return self._codebooks_for(bandwidth)
+
+    def _codebooks_for(self, bandwidth: float) -> int:
+        return max(1, int(bandwidth * 1000 // (self.frame_rate * self.codebook_bits)))
+
+
+CONFIGS: dict[str, ModelConfig] = {
+    config.name: config
+    for config in (
+        ModelConfig(
+            name="encodec_24khz",
+            sample_rate=24000,
+            channels=1,
+            bandwidths=(1.5, 3.0, 6.0, 12.0, 24.0),
+            causal=True,
+            norm="weight_norm",
+            normalize=False,
+        ),
+        ModelConfig(
+            name="encodec_48khz",
+            sample_rate=48000,
+            channels=2,
+            bandwidths=(3.0, 6.0, 12.0, 24.0),
+            causal=False,
+            norm="time_group_norm",
+            normalize=True,
+            segment=1.0,
+        ),
+        ModelConfig(
+            name="stereo_48khz",
+            sample_rate=48000,
+            channels=2,
+            bandwidths=(3.0, 6.0, 12.0, 24.0),
+            causal=True,
+            norm="weight_norm",
+            normalize=False,
+            pad_mode="constant",
+        ),
+        ModelConfig(
+            name="nano_24khz",
+            sample_rate=24000,
+            channels=1,
+            bandwidths=(1.5, 3.0, 6.0, 12.0),
+            causal=True,
+            norm="weight_norm",
+            normalize=False,
+            dimension=64,
+            n_filters=16,
+            ratios=(5, 4, 4, 4),
+            lstm_layers=1,
+            pad_mode="constant",
+        ),
+    )
+}
