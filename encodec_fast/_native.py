@@ -54,7 +54,7 @@ def as_audio(name: str, value: Any, shape: tuple[int | None, ...]) -> Audio:
         raise ValueError(f"{name}: expected floating-point samples, found {array.dtype}")
     _check_shape(name, array, shape)
     with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, dtype=np.float32)
+        array = np.require(array, np.float32, ["C", "A"])
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite samples, found NaN or infinity")
     return array
@@ -73,7 +73,7 @@ def as_codes(name: str, value: Any, shape: tuple[int | None, ...], size: int) ->
         raise ValueError(
             f"{name}: expected codes in 0..{size - 1}, found {array.min()}..{array.max()}"
         )
-    return np.ascontiguousarray(array, dtype=np.uint16)
+    return np.require(array, np.uint16, ["C", "A"])
 
 
 def _check_shape(name: str, array: npt.NDArray[Any], shape: tuple[int | None, ...]) -> None:

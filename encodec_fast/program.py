@@ -145,7 +145,7 @@ class _Tensors:
         if math.prod(shape) * dtype.itemsize != end - begin:
             raise ValueError(f"tensor {name}: its shape does not fit its {end - begin} bytes")
         stored = np.frombuffer(self._data[begin:end], dtype=dtype).reshape(shape)
-        array = np.ascontiguousarray(stored, dtype=np.float32)
+        array = np.require(stored, np.float32, ["C", "A"])  # the file may align nothing
         if not np.isfinite(array).all():
             raise ValueError(f"tensor {name}: has values that are not finite")
         return array
