@@ -315,11 +315,11 @@ NB_MODULE(_core, m) {
       "isa", [] { return std::string(isa().name); },
       "The instruction set in use: portable or avx2.");
   m.def(
-      "downmix_rms",
+      "segment_scale",
       [](const Array<float, 2>& audio) {
         require(audio.shape(0) >= 1 && audio.shape(1) >= 1, "audio: must not be empty");
-        return downmix_rms(audio.data(), static_cast<int64_t>(audio.shape(0)),
-                           static_cast<int64_t>(audio.shape(1)));
+        return segment_scale(audio.data(), static_cast<int64_t>(audio.shape(0)),
+                             static_cast<int64_t>(audio.shape(1)));
       },
-      "audio"_a, "Root mean square over time of the channels' mean.");
+      "audio"_a, "The level by which a segment is divided.");
 }

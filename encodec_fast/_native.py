@@ -14,8 +14,8 @@ from encodec_fast._core import (
     Decoder,
     Encoder,
     Graph,
-    downmix_rms,
     isa,
+    segment_scale,
 )
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "as_audio",
     "as_codes",
     "cpu_info",
-    "downmix_rms",
+    "segment_scale",
 ]
 
 Audio = npt.NDArray[np.float32]

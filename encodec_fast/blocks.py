@@ -107,13 +107,13 @@ class BlockEncoder:
 
 
 def encode_segment(program: Program, segment: Audio, n_q: int) -> Piece:
-    """Code one whole segment [channels, samples >= 1] of a segmented model (spec 1.5)."""
+    """Code one whole segment [channels, samples >= 1] of a segmented model (paper 3.1)."""
     scale = None
     if program.header.normalize:
-        scale = np.float32(_native.downmix_rms(segment)) + np.float32(1e-8)
+        scale = _native.segment_scale(segment)
     native = _native.Encoder(program.encoder, program.codebooks, 1, False)
-    codes = native.run([segment], [True], [1.0 if scale is None else float(scale)], n_q)[0]
-    return Piece(codes, None if scale is None else float(scale), True)
+    codes = native.run([segment], [True], [1.0 if scale is None else scale], n_q)[0]
+    return Piece(codes, scale, True)
 
 
 def decode_segment(program: Program, piece: Piece) -> Audio:
@@ -124,7 +124,7 @@ def decode_segment(program: Program, piece: Piece) -> Audio:
 
 
 class OverlapAdd:
-    """Joins decoded segments that start `stride` samples apart (spec 1.5): each is weighted by a
+    """Joins decoded segments that start `stride` samples apart (paper 3.1): each is weighted by a
     triangle as long as the first one, and sums are divided by the sum of weights."""
 
     def __init__(self, channels: int, stride: int) -> None:

@@ -108,7 +108,7 @@ class StreamEncoder(_Stream[Audio]):
 
     def flush(self) -> CodeArray:
         """The codes of the rest of the stream, which ends here: the last frame is completed as the
-        model defines it (spec 1.4). Shape as `push`. Raises ValueError if flushed before."""
+        model defines it (docs/program.md). Shape as `push`. Raises ValueError if flushed before."""
         self._check_open()
         lead = () if self._batch is None else (self._batch,)
         nothing = np.zeros((*lead, self._channels, 0), np.float32)

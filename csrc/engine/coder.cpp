@@ -91,7 +91,7 @@ void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<f
   }
 }
 
-float downmix_rms(const float* audio, int64_t channels, int64_t samples) {
+float segment_scale(const float* audio, int64_t channels, int64_t samples) {
   const FloatControl control;
   std::vector<float> mono(audio, audio + samples);
   for (int64_t c = 1; c < channels; ++c) {
@@ -101,7 +101,7 @@ float downmix_rms(const float* audio, int64_t channels, int64_t samples) {
   for (float& v : mono) v /= count;
   const double mean =
       kernels().sum_squares(mono.data(), samples, 0.0f) / static_cast<double>(samples);
-  return std::sqrt(static_cast<float>(mean));
+  return std::sqrt(static_cast<float>(mean)) + 1e-8f;
 }
 
 }  // namespace encodec_fast

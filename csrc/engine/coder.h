@@ -57,8 +57,8 @@ class Decoder {
   std::vector<float> audio_;
 };
 
-// Root mean square over time of the channels' mean: the level by which normalising models scale a
-// segment. audio: planar [channels][samples], samples >= 1.
-float downmix_rms(const float* audio, int64_t channels, int64_t samples);
+// The level by which normalising models scale a segment: the root mean square over time of the
+// channels' mean, plus 1e-8. audio: planar [channels][samples], samples >= 1.
+float segment_scale(const float* audio, int64_t channels, int64_t samples);
 
 }  // namespace encodec_fast

@@ -152,7 +152,7 @@ int64_t Stream::pad_lane(const Op& op, size_t index, size_t l, const float* in, 
   std::copy(history.begin(), history.end(), padded);
   const bool mirrored_start = op.reflect && start_ == Start::kExact && !lane_[l].started;
   // A whole signal shorter than its padding is first extended by zeros, mirrored, and cut again
-  // (spec 1.4).
+  // (docs/program.md).
   const int64_t reach = mirrored_start ? std::max(left, right) : 0;
   const int64_t extended = std::max(rows, reach + 1);
   const auto mirror = [&](int64_t row) {

@@ -1,5 +1,5 @@
 // Fixed-width little-endian bit packing of codes: the payload of .ecdc files without entropy coding
-// (spec 4.4).
+// (encodec_fast/ecdc.py).
 #pragma once
 
 #include <cstdint>
