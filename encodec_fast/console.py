@@ -1,0 +1,79 @@
+"""What both command lines share: errors, warnings and progress on stderr, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from encodec_fast.audio_writer import PEAK_LIMIT
+from encodec_fast.files import Progress, Written
+
+
+def run(command: Callable[[], None]) -> int:
+    """Runs `command` and turns its errors into one line on stderr and an exit status."""
+    # Unwinding removes unfinished files; the default action would leave them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        command()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where its errors are caught
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone. What is left in stdout's buffer must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except (ValueError, EOFError, OSError, MemoryError) as error:
+        say(f"error: {one_line(error)}")
+        return 1
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(f"encodec-fast: {message}", file=sys.stderr)
+
+
+def warn_clipping(written: Written, rescale: bool) -> None:
+    """Tells that 16-bit output was clipped."""
+    if written.peak > PEAK_LIMIT and not rescale:
+        say(f"warning: clipped a peak of {written.peak:.3f} to {PEAK_LIMIT} (see --rescale)")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress callback: a bar on a terminal, for work that takes longer than a moment."""
+    started = time.monotonic()
+    shown = sys.stderr.isatty()
+    bar: Any = None
+
+    def update(done: float, total: float | None) -> None:
+        nonlocal bar
+        if not shown or time.monotonic() - started < 0.5:
+            return
+        if bar is None:
+            from tqdm import tqdm  # only here: start-up time
+
+            bar = tqdm(total=total, unit="s", unit_scale=True, leave=False)
+        bar.update(done - bar.n)
+
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, without line breaks."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return " ".join(text.split())

@@ -1,0 +1,295 @@
+"""The `.ecdc` container, version 0: byte for byte the one of the reference implementation.
+
+Layout: magic `ECDC`, version byte 0, big-endian uint32 length of a JSON object, the object (`m`
+model name, `al` audio length in samples per channel, `nc` number of codebooks, `lm` entropy coding
+with a language model), then the segments. A segment is its scale as a big-endian float32 (only
+models that normalise), then the codes, frame by frame and codebook by codebook within a frame,
+packed lowest bit first and padded to a whole byte at the segment's end. Nothing else is stored: the
+number of frames follows from `al` and the model.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from encodec_fast._native import BitPacker, BitUnpacker
+from encodec_fast.blocks import Piece
+
+SUFFIX = ".ecdc"
+_MAGIC = b"ECDC"
+_VERSION = 0
+_PREFIX = struct.Struct(">4sBI")
+_SCALE = struct.Struct(">f")
+_MAX_SCALE = float(np.finfo(np.float32).max)
+# The reference writes about 60 bytes. A file that promises more than this is no such file.
+_MAX_JSON = 1 << 16
+# Frames per piece of an unsegmented stream; a multiple of 8, so that every piece but the last one
+# fills whole bytes, whatever the number of codebooks and bits.
+_FRAMES_PER_PIECE = 600
+
+
+class UnsupportedFileError(ValueError):
+    """A well-formed file that this version of the package cannot read."""
+
+
+class Layout(Protocol):
+    """What the container needs to know of a model; `Codec` has these attributes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hop(self) -> int: ...
+    @property
+    def n_codebooks(self) -> int: ...
+    @property
+    def codebook_bits(self) -> int: ...
+    @property
+    def normalize(self) -> bool: ...
+    @property
+    def segment_length(self) -> int | None: ...
+    @property
+    def segment_stride(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Header:
+    """The metadata of a file: `audio_length` is in samples per channel at the model's rate."""
+
+    model: str
+    audio_length: int
+    n_codebooks: int
+    language_model: bool = False
+
+    def to_bytes(self) -> bytes:
+        """The header as it stands in the file, from the magic to the end of the JSON object."""
+        metadata = {
+            "m": self.model,
+            "al": self.audio_length,
+            "nc": self.n_codebooks,
+            "lm": self.language_model,
+        }
+        text = json.dumps(metadata).encode()
+        return _PREFIX.pack(_MAGIC, _VERSION, len(text)) + text
+
+
+def read_header(stream: IO[bytes], name: str = "<stream>") -> Header:
+    """Reads a header and leaves `stream` at the first byte of the payload.
+
+    `name` is what error messages call the stream. Raises EOFError where the stream ends too soon
+    and ValueError for anything that is not a valid header.
+    """
+    magic = stream.read(len(_MAGIC))
+    if not _MAGIC.startswith(magic):  # before the rest: a foreign file may be shorter than that
+        raise ValueError(f"{name}: not an ECDC file")
+    prefix = magic + _read_exactly(stream, _PREFIX.size - len(magic), name)
+    magic, version, size = _PREFIX.unpack(prefix)
+    if magic != _MAGIC:
+        raise ValueError(f"{name}: not an ECDC file")
+    if version != _VERSION:
+        raise UnsupportedFileError(f"{name}: ECDC version {version} is not supported, only 0")
+    if size > _MAX_JSON:
+        raise ValueError(f"{name}: damaged header ({size} bytes of metadata)")
+    text = _read_exactly(stream, size, name)
+    try:
+        metadata = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        raise ValueError(f"{name}: damaged header (metadata is not JSON)") from None
+    return _checked_header(metadata, name)
+
+
+def _checked_header(metadata: Any, name: str) -> Header:
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{name}: damaged header (metadata is not an object)")
+    # `type() is`, not isinstance: JSON's true is not a number.
+    for key, kind in (("m", str), ("al", int), ("nc", int), ("lm", bool)):
+        if type(metadata.get(key)) is not kind:
+            raise ValueError(f"{name}: damaged header ({key!r} is missing or no {kind.__name__})")
+    for key in ("al", "nc"):
+        if not 1 <= metadata[key] < 1 << 63:
+            raise ValueError(f"{name}: damaged header ({key!r} is out of range)")
+    return Header(metadata["m"], metadata["al"], metadata["nc"], metadata["lm"])
+
+
+def payload_size(layout: Layout, header: Header) -> int:
+    """Bytes of payload that a file of packed codes with this header has."""
+    length, stride = layout.segment_length, layout.segment_stride
+    if length is None or stride is None:
+        return _segment_size(layout, header.n_codebooks, header.audio_length)
+    # All full segments at once, so that an absurd length in a header costs no time.
+    full = max((header.audio_length - length) // stride + 1, 0)
+    size = full * _segment_size(layout, header.n_codebooks, length)
+    for offset in range(full * stride, header.audio_length, stride):
+        size += _segment_size(layout, header.n_codebooks, header.audio_length - offset)
+    return size
+
+
+def check_payload(layout: Layout, header: Header, left: int | None, name: str) -> int:
+    """Returns `payload_size`, after checking that the header suits the model and its payload.
+
+    left: bytes after the header, None if unknown. Raises ValueError for more codebooks than the
+    model has, EOFError for too few bytes.
+    """
+    if header.n_codebooks > layout.n_codebooks:
+        raise ValueError(
+            f"{name}: has {header.n_codebooks} codebooks, "
+            f"but {layout.name} has only {layout.n_codebooks}"
+        )
+    size = payload_size(layout, header)
+    if left is not None and left < size:
+        raise EOFError(f"{name}: truncated ({left} of {size} bytes of codes)")
+    return size
+
+
+class PieceWriter:
+    """Writes codes as a payload, piece by piece.
+
+    stream: where the bytes go; n_codebooks: rows of every piece's codes.
+    """
+
+    def __init__(self, stream: IO[bytes], layout: Layout, n_codebooks: int) -> None:
+        self._stream = stream
+        self._layout = layout
+        self._n_codebooks = n_codebooks
+        self._packer = BitPacker(layout.codebook_bits)
+        self._size = 0
+
+    def write(self, piece: Piece) -> None:
+        """Appends `piece` (codes uint16 [n_codebooks, frames]).
+
+        Raises ValueError for another number of rows and for a missing or invalid scale.
+        """
+        if piece.codes.ndim != 2 or piece.codes.shape[0] != self._n_codebooks:
+            raise ValueError(
+                f"codes: expected shape [{self._n_codebooks}, frames], not {piece.codes.shape}"
+            )
+        if piece.start:
+            self._emit(self._packer.flush())
+            if self._layout.normalize:
+                self._emit(_SCALE.pack(_checked_scale(piece.scale, "codes")))
+        self._emit(self._packer.push(np.ascontiguousarray(piece.codes.T).ravel()))
+
+    def finish(self, audio_length: int) -> Header:
+        """Ends the payload and returns the header that belongs before it.
+
+        Raises ValueError if the pieces do not make up `audio_length` samples per channel.
+        """
+        self._emit(self._packer.flush())
+        header = Header(self._layout.name, audio_length, self._n_codebooks)
+        expected = payload_size(self._layout, header)
+        if self._size != expected:
+            raise ValueError(
+                f"codes: {audio_length} samples make {expected} bytes of codes, not {self._size}"
+            )
+        return header
+
+    def _emit(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._size += len(data)
+
+
+class Reader:
+    """Reads a file of packed codes in pieces of bounded size.
+
+    The constructor reads and checks the header (`header`) and raises what `read_header` raises, and
+    UnsupportedFileError for a file that was written with a language model. Memory is bounded by
+    what the stream holds, whatever its header promises.
+    """
+
+    def __init__(self, stream: IO[bytes], name: str = "<stream>") -> None:
+        self._stream = stream
+        self._name = name
+        self.header = read_header(stream, name)
+        if self.header.language_model:
+            raise UnsupportedFileError(
+                f"{name}: written with a language model, which this version cannot read yet"
+            )
+
+    def pieces(self, layout: Layout) -> Iterator[Piece]:
+        """The file's codes, for a model of this layout; call it once.
+
+        Checks at once that the header suits the model (ValueError) and, if the stream can be
+        sought, that it is long enough (EOFError). A segmented model gives one piece per segment,
+        any other model pieces of up to 600 frames. While iterating: EOFError at a premature end,
+        ValueError for a scale that is negative or not finite. Bytes after the last one are ignored.
+        """
+        left = _bytes_left(self._stream) if self._stream.seekable() else None
+        check_payload(layout, self.header, left, self._name)
+        return self._read_segments(layout)
+
+    def _read_segments(self, layout: Layout) -> Iterator[Piece]:
+        total = self.header.audio_length
+        length, stride = layout.segment_length, layout.segment_stride
+        if length is None or stride is None:
+            yield from self._read_segment(layout, _frames(layout, total), _FRAMES_PER_PIECE)
+            return
+        for offset in range(0, total, stride):
+            frames = _frames(layout, min(length, total - offset))
+            yield from self._read_segment(layout, frames, frames)
+
+    def _read_segment(self, layout: Layout, frames: int, step: int) -> Iterator[Piece]:
+        scale = None
+        if layout.normalize:
+            (value,) = _SCALE.unpack(_read_exactly(self._stream, _SCALE.size, self._name))
+            scale = _checked_scale(value, self._name)
+        rows = self.header.n_codebooks
+        for first in range(0, frames, step):
+            count = min(step, frames - first)
+            size = -(-count * rows * layout.codebook_bits // 8)
+            data = _read_exactly(self._stream, size, self._name)
+            # Every piece starts on a byte; what padding bits add at the end is cut off.
+            values = BitUnpacker(layout.codebook_bits).push(data)[: count * rows]
+            codes = np.ascontiguousarray(values.reshape(count, rows).T)
+            yield Piece(codes, scale, start=first == 0)
+
+
+def write(
+    stream: IO[bytes],
+    layout: Layout,
+    audio_length: int,
+    n_codebooks: int,
+    pieces: Iterable[Piece],
+) -> None:
+    """Writes a whole file whose length is known beforehand. Raises what `PieceWriter` raises."""
+    stream.write(Header(layout.name, audio_length, n_codebooks).to_bytes())
+    writer = PieceWriter(stream, layout, n_codebooks)
+    for piece in pieces:
+        writer.write(piece)
+    writer.finish(audio_length)
+
+
+def _frames(layout: Layout, samples: int) -> int:
+    return -(-samples // layout.hop)
+
+
+def _segment_size(layout: Layout, n_codebooks: int, samples: int) -> int:
+    bits = _frames(layout, samples) * n_codebooks * layout.codebook_bits
+    return -(-bits // 8) + (_SCALE.size if layout.normalize else 0)
+
+
+def _checked_scale(scale: float | None, name: str) -> float:
+    if scale is None or not 0 <= scale <= _MAX_SCALE:
+        raise ValueError(f"{name}: the scale of a segment must be finite and >= 0, not {scale}")
+    return scale
+
+
+def _bytes_left(stream: IO[bytes]) -> int:
+    here = stream.tell()
+    end = stream.seek(0, 2)
+    stream.seek(here)
+    return end - here
+
+
+def _read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = stream.read(size - len(data))
+        if not more:
+            raise EOFError(f"{name}: truncated ({size - len(data)} more bytes expected)")
+        data += more
+    return data

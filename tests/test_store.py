@@ -1,0 +1,64 @@
+"""Finding models by name and by path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from encodec_fast import store
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty models folder."""
+    monkeypatch.setenv("ENCODEC_FAST_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    return tmp_path / "models"
+
+
+def test_the_variable_names_the_models_folder(folder: Path) -> None:
+    assert store.models_dir() == folder
+
+
+def test_an_empty_variable_means_the_platform_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCODEC_FAST_MODELS", "")
+    assert store.models_dir().parts[-2:] == ("encodec_fast", "models")
+
+
+def test_a_missing_folder_has_no_user_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCODEC_FAST_MODELS", "/nonexistent/folder")
+    assert all(program.origin == "bundled" for program in store.list_programs())
+
+
+def test_names_and_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "mine.safetensors"
+    path.touch()
+    monkeypatch.chdir(folder)
+    assert store.find_model("mine") == path
+    assert store.find_program("mine") == path
+    assert store.find_program(path) == path
+    assert store.find_program(str(path)) == path
+    assert store.find_program("mine.safetensors") == Path("mine.safetensors")
+    assert store.StoredProgram("mine", path, "user") in store.list_programs()
+
+
+def test_a_missing_model_says_how_to_get_it(folder: Path) -> None:
+    with pytest.raises(store.ModelNotFoundError, match="encodec-fast models import") as error:
+        store.find_program("encodec_24khz")
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../mine", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\n", "-x", "x" * 101]
+)
+def test_a_name_from_a_file_is_never_a_path(folder: Path, name: str) -> None:
+    (folder.parent / "mine.safetensors").touch()
+    with pytest.raises(ValueError, match="not a model name"):
+        store.find_model(name)
+
+
+def test_a_missing_path_is_no_name(folder: Path) -> None:
+    with pytest.raises(store.ModelNotFoundError, match="no program file"):
+        store.find_program(folder / "absent.safetensors")
