@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +15,9 @@ from encodec_fast import _native
 from encodec_fast._native import Audio, CodeArray
 from encodec_fast.program import Program
 from encodec_fast.streaming import StreamDecoder, StreamEncoder
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -36,7 +38,11 @@ class Ordered(Generic[T]):
     """Runs jobs on up to `threads` threads and hands their results back in the order given."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool: ThreadPoolExecutor | None = None
+        if threads > 1:
+            from concurrent.futures import ThreadPoolExecutor  # only here: start-up time
+
+            self._pool = ThreadPoolExecutor(threads)
         self._waiting: deque[Future[T]] = deque()
         self._most = 2 * threads
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +81,8 @@ class Codec:
         if checkpoint is None:
             return Codec(Program.load(find_program(model)), threads)
         try:
+            import tempfile  # only here: start-up time
+
             from encodec_fast.models.checkpoints import load_checkpoint
             from encodec_fast.models.export import export_model
         except ImportError as error:
@@ -143,6 +143,8 @@ class Codec:
             for group in groups:
                 run(group)
         else:
+            from concurrent.futures import ThreadPoolExecutor  # only here: start-up time
+
             with ThreadPoolExecutor(self.threads) as pool:
                 list(pool.map(run, groups))
         return [

@@ -112,6 +112,10 @@ def decompress_file(
         if model is None:
             model = store.find_model(reader.header.model)
         codec = model if isinstance(model, Codec) else Codec.load(model, threads=threads)
+        if codec.name != reader.header.model:
+            raise ValueError(
+                f"{target_name(source)}: written by model {reader.header.model}, not {codec.name}"
+            )
         length = reader.header.audio_length
         pieces = reader.pieces(codec)
         with AudioWriter(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from encodec_fast.models.config import ModelConfig
@@ -186,7 +186,8 @@ def export_model(model: EncodecModel, path: str | Path, dtype: str = "float32") 
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        save_file(stored, partial, metadata={METADATA_KEY: json.dumps(header)})
+        data = save(stored, metadata={METADATA_KEY: json.dumps(header)})
+        partial.write_bytes(data)  # with the permissions of the umask, unlike save_file
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
