@@ -234,7 +234,7 @@ def test_streams_refuse(codecs: Callable[[str], ef.Codec]) -> None:
         lambda: codec.stream_decoder().push(np.full((1, 1), 99, np.uint16)),
         lambda: ef.Codec(codec.program, threads=0),
     ):
-        with pytest.raises(ValueError, match="expected|supports"):
+        with pytest.raises(ValueError, match=r"expected|supports"):
             call()
     decoder = codec.stream_decoder()
     decoder.push(np.zeros((2, 3), np.uint16))

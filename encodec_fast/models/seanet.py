@@ -33,7 +33,7 @@ def _normed(
 
     It starts with zero biases and weights that keep the signal's power (`fan_in` products make one
     output). PyTorch's default lets a signal fade to a tenth within a few layers: the decoder's
-    output then depends on its biases alone and training spends its first thousand steps on that.
+    output then depends on its biases alone and training spends its first hundreds of steps on that.
     """
     nn.init.normal_(conv.weight, std=fan_in**-0.5)
     assert conv.bias is not None

@@ -1,0 +1,302 @@
+"""Checkpoints of other projects and of our trainer, read into our models.
+
+Understood: Meta's released `.th` state dicts (by file or by name), folders that transformers saved
+(config.json with model.safetensors or pytorch_model.bin), and checkpoints of our trainer. Files
+are only ever read as tensors and plain values, never as code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from encodec_fast.models.config import CONFIGS, ModelConfig
+from encodec_fast.models.encodec import EncodecModel
+from encodec_fast.models.lm import LanguageModel
+
+RELEASE_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
+RELEASED = {
+    "encodec_24khz": "encodec_24khz-d7cc33bc.th",
+    "encodec_48khz": "encodec_48khz-7e698e3e.th",
+    "encodec_lm_24khz": "encodec_lm_24khz-1608e3c0.th",
+    "encodec_lm_48khz": "encodec_lm_48khz-7add9fc3.th",
+}
+LM_CODECS = {"lm_24khz": "encodec_24khz", "lm_48khz": "encodec_48khz"}
+
+_RENAMES = (
+    (r"^(encoder|decoder)\.model\.", r"\1.layers."),
+    (r"\.conv(tr)?\.conv(tr)?\.", ".conv."),
+    (r"\.conv(tr)?\.norm\.", ".norm."),
+    (r"^quantizer\.vq\.layers\.(\d+)\._codebook\.", r"quantizer.layers.\1.codebook."),
+    (r"\.weight_g$", ".parametrizations.weight.original0"),
+    (r"\.weight_v$", ".parametrizations.weight.original1"),
+)
+
+# transformers' field, our field; the defaults of a field that config.json lacks are the 24 kHz
+# model's in both.
+_HF_FIELDS = {
+    "sampling_rate": "sample_rate",
+    "audio_channels": "channels",
+    "target_bandwidths": "bandwidths",
+    "use_causal_conv": "causal",
+    "norm_type": "norm",
+    "normalize": "normalize",
+    "chunk_length_s": "segment",
+    "overlap": "overlap",
+    "hidden_size": "dimension",
+    "num_filters": "n_filters",
+    "upsampling_ratios": "ratios",
+    "kernel_size": "kernel_size",
+    "last_kernel_size": "last_kernel_size",
+    "residual_kernel_size": "residual_kernel_size",
+    "num_residual_layers": "n_residual_layers",
+    "compress": "compress",
+    "num_lstm_layers": "lstm_layers",
+    "pad_mode": "pad_mode",
+    "codebook_size": "codebook_size",
+}
+
+
+def load_checkpoint(source: str | Path, config: str | ModelConfig | None = None) -> EncodecModel:
+    """The codec model of a checkpoint, float32, in eval mode.
+
+    source: a released model's name (downloaded), a file or a folder. config: a configuration or
+    its name; without it, it is taken from the checkpoint, the file name or the weights' shapes.
+    Raises FileNotFoundError for a missing file and ValueError, which names the file, for anything
+    that is not a complete, finite checkpoint of the configuration.
+    """
+    path = _locate(source)
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() or (path.suffix in (".safetensors", ".bin") and _has_config(folder)):
+        if config is None:
+            config = read_transformers_config(folder / "config.json")
+        if path.is_dir():
+            path = _weights_file(path)
+    content = _read(path)
+    if "average" in content or "model" in content:
+        config = config or _own_config(content.get("config"), path)
+        content = content["average" if "average" in content else "model"]
+    state = {_rename(key): value for key, value in _state_dict(content, path).items()}
+    chosen = _choose_config(config, state, path)
+    model = EncodecModel(chosen)
+    _fill(model, state, path)
+    return model.eval()
+
+
+def load_lm_checkpoint(
+    source: str | Path, config: str | ModelConfig | None = None
+) -> LanguageModel:
+    """The language model of a released `.th` state dict (a name or a file), in eval mode.
+
+    config: the codec's configuration or its name, taken from the file name where possible. Raises
+    as `load_checkpoint` does.
+    """
+    path = _locate(source)
+    if config is None:
+        named = [codec for part, codec in LM_CODECS.items() if part in path.name]
+        if not named:
+            raise ValueError(f"{path}: give the codec's config, the file name does not tell it")
+        config = named[0]
+    model = LanguageModel(_config(config, path))
+    _fill(model, _state_dict(_read(path), path), path)
+    return model.eval()
+
+
+def read_transformers_config(path: Path) -> ModelConfig:
+    """The configuration in a transformers `config.json`.
+
+    Raises ValueError for a file that is no EnCodec configuration and for settings that our models
+    do not have.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(raw, dict) or raw.get("model_type") != "encodec":
+        raise ValueError(f"{path}: not the configuration of an EncodecModel")
+    _refuse_unsupported(raw, path)
+    defaults = CONFIGS["encodec_24khz"]
+    values: dict[str, Any] = {}
+    for theirs, ours in _HF_FIELDS.items():
+        if raw.get(theirs) is not None:
+            values[ours] = _typed(raw[theirs], getattr(defaults, ours), f"{path}: {theirs}")
+    try:
+        config = replace(
+            defaults,
+            name=path.parent.name,
+            true_skip=not raw.get("use_conv_shortcut", True),
+            **values,
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    for known in CONFIGS.values():
+        if replace(config, name=known.name) == known:
+            return known
+    return config
+
+
+def _typed(value: Any, default: Any, name: str) -> Any:
+    """A JSON value of the default's type (numbers where it is None), lists as tuples."""
+    if isinstance(default, tuple):
+        if isinstance(value, list) and value:
+            return tuple(_typed(item, default[0], name) for item in value)
+    elif isinstance(default, bool | str):
+        if isinstance(value, type(default)):
+            return value
+    elif isinstance(value, int if isinstance(default, int) else int | float):
+        return value
+    raise ValueError(f"{name} = {value!r} is not supported, expected a value such as {default!r}")
+
+
+def _refuse_unsupported(raw: Mapping[str, Any], path: Path) -> None:
+    """Refuse what changes the computation and has no field in ModelConfig."""
+    dimension = raw.get("hidden_size", 128)
+    expected = {"codebook_dim": dimension, "trim_right_ratio": 1.0}
+    if raw.get("num_residual_layers", 1) > 1:
+        expected["dilation_growth_rate"] = 2
+    for name, value in expected.items():
+        found = raw.get(name)
+        if found is not None and found != value:
+            raise ValueError(f"{path}: {name} = {found} is not supported, only {value}")
+
+
+def _locate(source: str | Path) -> Path:
+    """The file or folder that `source` names; released models are downloaded once."""
+    path = Path(source)
+    if str(source) in RELEASED and not path.exists():
+        path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASED[str(source)]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checksum = path.stem.rsplit("-")[-1]
+            try:
+                torch.hub.download_url_to_file(RELEASE_URL + path.name, str(path), checksum)
+            except RuntimeError as error:  # what torch raises for a wrong checksum
+                raise ValueError(f"{source}: the download is damaged ({error})") from None
+    if not path.exists():
+        known = ", ".join(RELEASED)
+        raise FileNotFoundError(f"{source}: no such file, folder or released model ({known})")
+    return path
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").exists()
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).exists():
+            return folder / name
+    raise ValueError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+
+
+def _check_checksum(path: Path) -> None:
+    """Compare with the sha256 prefix in a name such as `encodec_24khz-d7cc33bc.th`."""
+    match = re.fullmatch(r".*-([0-9a-f]{8,64})", path.stem)
+    if match is None:
+        return
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not found.startswith(match[1]):
+        raise ValueError(
+            f"{path}: damaged, its sha256 begins with {found[: len(match[1])]}, not {match[1]}"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The dictionary in a file of tensors and plain values."""
+    _check_checksum(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise ValueError(f"{path}: reading it needs the package safetensors") from None
+    except Exception as error:  # a damaged or foreign file can fail anywhere in the unpickler
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: holds no state dict")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path}: not a state dict, {key!r} is a {type(value).__name__}")
+    return content
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _own_config(stored: object, path: Path) -> ModelConfig:
+    """The configuration that our trainer stored, as a dictionary of its fields."""
+    names = {field.name for field in fields(ModelConfig)}
+    if not isinstance(stored, dict) or not set(stored) <= names:
+        raise ValueError(f"{path}: holds no configuration of this version's trainer")
+    try:
+        return ModelConfig(**stored)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _config(config: str | ModelConfig, path: Path) -> ModelConfig:
+    if isinstance(config, ModelConfig):
+        return config
+    if config not in CONFIGS:
+        raise ValueError(f"{path}: config {config!r} is unknown, use one of {', '.join(CONFIGS)}")
+    return CONFIGS[config]
+
+
+def _choose_config(
+    config: str | ModelConfig | None, state: Mapping[str, Tensor], path: Path
+) -> ModelConfig:
+    if config is not None:
+        return _config(config, path)
+    for name, known in CONFIGS.items():
+        if name in path.name:
+            return known
+    shapes = {key: value.shape for key, value in state.items()}
+    for known in CONFIGS.values():
+        if shapes == _shapes(known):
+            return known
+    raise ValueError(
+        f"{path}: its {len(state)} weights are those of no known model; give its config"
+        f" (one of {', '.join(CONFIGS)}, or a ModelConfig)"
+    )
+
+
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        state = EncodecModel(config).state_dict()
+    return {key: value.shape for key, value in state.items()}
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load a complete and finite state dict, or raise one ValueError with the first few faults."""
+    expected = model.state_dict()
+    faults = [f"missing {key}" for key in expected if key not in state]
+    faults += [f"unexpected {key}" for key in state if key not in expected]
+    for key, value in state.items():
+        if key in expected and value.shape != expected[key].shape:
+            faults.append(f"{key} has shape {list(value.shape)}, not {list(expected[key].shape)}")
+        elif not torch.isfinite(value).all():
+            faults.append(f"{key} holds NaN or infinite values")
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise ValueError(f"{path}: does not fit the model: {'; '.join(faults[:3])}{more}")
+    model.load_state_dict({key: value.float() for key, value in state.items()})

@@ -1,0 +1,1 @@
+"""Training of codec models (extra `encodec-fast[torch]`)."""

@@ -1,0 +1,246 @@
+"""The first trainer: signal-to-noise, multi-scale mel and commitment losses, no discriminator.
+
+    python -m encodec_fast.training.trainer --audio DIR --out DIR --minutes 95
+
+The run is bounded by wall time (or steps); it can be killed at any time and goes on from its last
+checkpoint with `--resume`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from encodec_fast.models.config import CONFIGS, ModelConfig
+from encodec_fast.models.encodec import EncodecModel
+from encodec_fast.training.balancer import Balancer
+from encodec_fast.training.data import Crops, build_cache
+from encodec_fast.training.losses import MelLoss, noise_ratio
+
+DEFAULT_BANDWIDTH = 6.0
+
+
+@dataclass
+class Settings:
+    """A run's settings; every field is a command line option."""
+
+    audio: str
+    out: str
+    config: str = "nano_24khz"
+    minutes: float = 90.0
+    steps: int = 0
+    batch: int = 8
+    seconds: float = 0.64
+    lr: float = 1e-3
+    warmup: int = 200
+    plain_steps: int = 300
+    average_decay: float = 0.999
+    clip: float = 1.0
+    snr_weight: float = 1.0
+    mel_weight: float = 0.1
+    commitment_weight: float = 1.0
+    save_minutes: float = 3.0
+    threads: int = 1
+    seed: int = 2024
+    resume: bool = False
+
+
+class Trainer:
+    """One training run: model, moving average of its weights, optimiser, data and log."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.config: ModelConfig = CONFIGS[settings.config]
+        if self.config.segment is not None or self.config.channels != 1:
+            raise ValueError(f"config must be causal and mono, {settings.config} is not")
+        self.out = Path(settings.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(settings.seed)
+        self.random = random.Random(settings.seed)
+        self.model = EncodecModel(self.config).train()
+        self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, betas=(0.5, 0.9))
+        self.mel = MelLoss(self.config.sample_rate)
+        self.balancer = Balancer({"snr": settings.snr_weight, "mel": settings.mel_weight})
+        self.step = 0
+        self.elapsed = 0.0
+        if settings.resume and (self.out / "last.pt").exists():
+            self.load()
+        self.crops = self._open_data()
+
+    def _open_data(self) -> Crops:
+        cache = self.out / f"train_{self.config.sample_rate}.s16"
+        if not cache.exists():
+            build_cache(Path(self.settings.audio), cache, self.config.sample_rate)
+        frames = round(self.settings.seconds * self.config.frame_rate)
+        return Crops(cache, frames * self.config.hop, self.settings.seed + self.step)
+
+    def load(self) -> None:
+        """Take up the run from its last checkpoint."""
+        saved = torch.load(self.out / "last.pt", weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.average = saved["average"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.elapsed = saved["step"], saved["elapsed"]
+        torch.manual_seed(self.settings.seed + self.step)
+
+    def save(self) -> None:
+        """Write last.pt (all state) by way of a temporary name, so a kill cannot damage it."""
+        state = {
+            "config": asdict(self.config),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "settings": asdict(self.settings),
+        }
+        torch.save(state, self.out / "last.partial")
+        (self.out / "last.partial").replace(self.out / "last.pt")
+
+    def progress(self) -> float:
+        """The share of the run that is done: of its steps if given, else of its minutes."""
+        if self.settings.steps:
+            return min(1.0, self.step / self.settings.steps)
+        return min(1.0, self.elapsed / (60 * self.settings.minutes))
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.settings.warmup)
+        return self.settings.lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress()))
+
+    @torch.no_grad()
+    def _initialise_codebooks(self) -> None:
+        """k-means on the latents of many crops: one batch has fewer frames than codes."""
+        latents = torch.cat([self.model.encoder(self._batch()) for _ in range(20)])
+        residual = latents.transpose(1, 2).reshape(-1, latents.shape[1])
+        for index in range(self.config.n_codebooks):
+            codebook = self.model.quantizer.codebook(index)
+            codebook.kmeans_iterations = 10
+            codebook.initialise(residual)
+            residual = residual - F.embedding(codebook.quantize(residual), codebook.embed)
+
+    def _batch(self) -> Tensor:
+        return self.crops.batch(self.settings.batch)
+
+    def _bandwidth(self) -> float:
+        """One bandwidth for the batch; the default one is drawn three times as often."""
+        bandwidths = self.config.bandwidths
+        weights = [3 if bandwidth == DEFAULT_BANDWIDTH else 1 for bandwidth in bandwidths]
+        return self.random.choices(bandwidths, weights)[0]
+
+    def _backward(self, x: Tensor) -> tuple[dict[str, float], Tensor]:
+        """Forward and backward of one batch: the losses, and the codes of the first codebook.
+
+        The waveform losses are balanced by their gradients; the commitment loss adds to them as
+        a mean over the batch, hence the division of the balanced gradient by the batch size.
+        """
+        z: Tensor = self.model.encoder(x)
+        if self.step < self.settings.plain_steps:
+            y, commitment, codes = self.model.decoder(z), torch.zeros(()), torch.zeros(1).long()
+        else:
+            n_q = self.config.n_q(self._bandwidth())
+            quantized = self.model.quantizer(z, n_q)
+            y = self.model.decoder(quantized.latents)
+            commitment, codes = quantized.commitment, quantized.codes[0]
+        output = y.detach().requires_grad_()
+        losses = {"snr": noise_ratio(x, output), "mel": self.mel(x, output)}
+        gradient = self.balancer.gradient(losses, output) / len(x)
+        total = (y * gradient).sum() + self.settings.commitment_weight * commitment
+        torch.autograd.backward(total)
+        losses["commitment"] = commitment
+        return {name: loss.item() for name, loss in losses.items()}, codes
+
+    def train_step(self) -> tuple[dict[str, float], Tensor]:
+        """One update; returns the losses and the codes of the first codebook."""
+        settings = self.settings
+        if self.step == settings.plain_steps:
+            self._initialise_codebooks()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        report, codes = self._backward(self._batch())
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return {**report, "grad": norm.item()}, codes
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.average_decay, (1 + self.step) / (10 + self.step))
+        for key, value in self.model.state_dict().items():
+            self.average[key].lerp_(value, 1 - decay)
+
+    def run(self) -> None:
+        """Train until the time or the steps are used up; log every 100 steps, save now and then,
+        and also when the process is asked to end (SIGTERM, Ctrl-C)."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+        try:
+            self._run()
+        finally:
+            self.save()
+
+    def _run(self) -> None:
+        reports: list[dict[str, float]] = []
+        used: set[int] = set()
+        saved = logged = started = time.monotonic()
+        before = self.elapsed
+        while self.progress() < 1:
+            losses, codes = self.train_step()
+            now = time.monotonic()
+            self.elapsed = before + now - started
+            reports.append(losses)
+            used.update(codes.flatten().tolist())
+            if self.step % 100 == 0:
+                self._log(reports, len(used), now - logged)
+                reports, used, logged = [], set(), now
+            if now - saved > 60 * self.settings.save_minutes:
+                self.save()
+                saved = now
+
+    def _log(self, reports: list[dict[str, float]], used: int, seconds: float) -> None:
+        """One line: mean losses since the last one, codes in use in codebook 0, speed."""
+        count = len(reports)
+        means = " ".join(
+            f"{name} {sum(report[name] for report in reports) / count:.4f}" for name in reports[0]
+        )
+        line = (
+            f"step {self.step} {means} codes {used} lr {self._learning_rate():.2e}"
+            f" s/step {seconds / count:.3f} minutes {self.elapsed / 60:.1f}"
+        )
+        print(line, flush=True)
+        with (self.out / "train.log").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+
+def parse_settings(arguments: list[str] | None = None) -> Settings:
+    """Settings from the command line: one option per field, its type that of the default."""
+    parser = argparse.ArgumentParser(prog="encodec-fast train", description=__doc__)
+    defaults = Settings(audio="", out="")
+    for field in fields(Settings):
+        default = getattr(defaults, field.name)
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(default, bool):
+            parser.add_argument(name, action="store_true")
+        else:
+            required = default == ""
+            parser.add_argument(name, type=type(default), default=default, required=required)
+    return Settings(**vars(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    settings = parse_settings()
+    torch.set_num_threads(settings.threads)
+    torch.set_flush_denormal(True)
+    Trainer(settings).run()

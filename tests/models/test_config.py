@@ -1,0 +1,70 @@
+"""The configurations' derived numbers, after the released models' tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from encodec_fast.models.config import CONFIGS
+
+CODEBOOKS = {
+    "encodec_24khz": {1.5: 2, 3: 4, 6: 8, 12: 16, 24: 32},
+    "encodec_48khz": {3: 2, 6: 4, 12: 8, 24: 16},
+    "stereo_48khz": {3: 2, 6: 4, 12: 8, 24: 16},
+    "nano_24khz": {1.5: 2, 3: 4, 6: 8, 12: 16},
+}
+
+
+@pytest.mark.parametrize("name", CODEBOOKS)
+def test_codebooks_of_every_bandwidth(name: str) -> None:
+    config = CONFIGS[name]
+    assert {bandwidth: config.n_q(bandwidth) for bandwidth in config.bandwidths} == CODEBOOKS[name]
+    assert config.n_q() == config.n_codebooks == max(CODEBOOKS[name].values())
+    assert config.codebook_bits == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "hop", "frame_rate", "length", "stride"),
+    [
+        ("encodec_24khz", 320, 75, None, None),
+        ("encodec_48khz", 320, 150, 48000, 47520),
+        ("stereo_48khz", 320, 150, None, None),
+        ("nano_24khz", 320, 75, None, None),
+    ],
+)
+def test_rates_and_segments(
+    name: str, hop: int, frame_rate: int, length: int | None, stride: int | None
+) -> None:
+    config = CONFIGS[name]
+    assert (config.hop, config.frame_rate) == (hop, frame_rate)
+    assert (config.segment_length, config.segment_stride) == (length, stride)
+
+
+@pytest.mark.parametrize("bandwidth", [0, 2, 24.0, -6, float("nan")])
+def test_unknown_bandwidth_lists_the_supported_ones(bandwidth: float) -> None:
+    with pytest.raises(ValueError, match=r"nano_24khz: use 1\.5, 3, 6, 12"):
+        CONFIGS["nano_24khz"].n_q(bandwidth)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "layer_norm"}, "norm must be one of"),
+        ({"pad_mode": "zero"}, "pad_mode must be one of"),
+        ({"norm": "time_group_norm"}, "cannot be causal"),
+        ({"codebook_size": 1000}, "power of two"),
+        ({"bandwidths": (6.0, 3.0)}, "rising order"),
+        ({"bandwidths": ()}, "rising order"),
+    ],
+)
+def test_impossible_configurations_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIGS["encodec_24khz"], **change)  # type: ignore[arg-type]
+
+
+def test_config_does_not_import_torch() -> None:
+    code = "import encodec_fast.models.config, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
