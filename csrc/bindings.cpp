@@ -77,7 +77,8 @@ int add_conv_transpose(Graph& graph, int input, bool elu, int64_t stride, int64_
                        const Array<float, 2>& weight, const Array<float, 1>& bias,
                        const std::optional<Array<float, 1>>& scale,
                        const std::optional<Array<float, 1>>& offset, float eps) {
-  require(stride >= 1 && rows_of(weight) % 2 == 0 && columns_of(weight) % stride == 0,
+  require(stride >= 1 && stride <= columns_of(weight) && rows_of(weight) % 2 == 0 &&
+              columns_of(weight) % stride == 0,
           "weight: expected [2 * input channels, stride * output channels]");
   require(static_cast<int64_t>(bias.size()) * stride == columns_of(weight),
           "bias: expected one value per output channel");
@@ -122,7 +123,7 @@ int add_lstm(Graph& graph, int input, int add, bool elu, const Array<float, 2>& 
 class Exclusive {
  public:
   explicit Exclusive(std::atomic<bool>& busy) : busy_(busy) {
-    if (busy_.exchange(true)) throw std::runtime_error("stream: in use by another thread");
+    if (busy_.exchange(true)) throw std::invalid_argument("stream: in use by another thread");
   }
   ~Exclusive() { busy_ = false; }
   Exclusive(const Exclusive&) = delete;
@@ -238,6 +239,7 @@ void bind_program(nb::module_& m) {
       .def("conv_transpose", add_conv_transpose, "input"_a, "elu"_a, "stride"_a, "trim_left"_a,
            "weight"_a, "bias"_a, "norm_scale"_a.none(), "norm_offset"_a.none(), "eps"_a)
       .def("lstm", add_lstm, "input"_a, "add"_a, "elu"_a, "weight"_a, "recurrent"_a, "bias"_a)
+      .def("seal", &Graph::seal)
       .def_prop_ro("in_channels", &Graph::in_channels)
       .def_prop_ro("out_channels", &Graph::out_channels)
       .def_prop_ro("causal", &Graph::causal)
@@ -265,6 +267,7 @@ void bind_streams(nb::module_& m) {
       .def(
           "__init__",
           [](Shared<Encoder>* self, Graphs graph, Books books, int64_t lanes, bool low_latency) {
+            graph->seal();
             new (self) Shared<Encoder>(std::move(graph), std::move(books), lanes, low_latency);
           },
           "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)
@@ -274,6 +277,7 @@ void bind_streams(nb::module_& m) {
       .def(
           "__init__",
           [](Shared<Decoder>* self, Graphs graph, Books books, int64_t lanes, bool low_latency) {
+            graph->seal();
             new (self) Shared<Decoder>(std::move(graph), std::move(books), lanes, low_latency);
           },
           "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)

@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from encodec_fast._core import (
-    BitPacker,
-    BitUnpacker,
-    Codebooks,
-    Decoder,
-    Encoder,
-    Graph,
-    isa,
-    segment_scale,
-)
+try:
+    from encodec_fast._core import (
+        BitPacker,
+        BitUnpacker,
+        Codebooks,
+        Decoder,
+        Encoder,
+        Graph,
+        isa,
+        segment_scale,
+    )
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "encodec_fast._core, the native module, is not built. In a source tree: `pip install -e .`"
+    ) from error
 
 __all__ = [
     "BitPacker",

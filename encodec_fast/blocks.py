@@ -113,10 +113,13 @@ class BlockEncoder:
 
 
 def encode_segment(program: Program, segment: Audio, n_q: int) -> Piece:
-    """Code one whole segment [channels, samples >= 1] of a segmented model (paper 3.1)."""
+    """Code one whole segment [channels, samples >= 1] of a segmented model (paper 3.1). Raises
+    ValueError for one that is too loud to have a level."""
     scale = None
     if program.header.normalize:
         scale = _native.segment_scale(segment)
+        if not scale < float("inf"):
+            raise ValueError("wav: too loud, the level of a segment overflows float32")
     native = _native.Encoder(program.encoder, program.codebooks, 1, False)
     codes = native.run([segment], [True], [1.0 if scale is None else scale], n_q)[0]
     return Piece(codes, scale, True)
@@ -149,19 +152,23 @@ class OverlapAdd:
         else:
             if self._sum.shape[1] < self._stride or segment.shape[1] > len(self._weight):
                 raise ValueError("codes: a segment's length does not fit the segments around it")
-            done = self._sum[:, : self._stride] / self._total[: self._stride]
+            with np.errstate(invalid="ignore"):
+                done = self._sum[:, : self._stride] / self._total[: self._stride]
         kept, total = self._sum[:, done.shape[1] :], self._total[done.shape[1] :]
         missing = max(0, segment.shape[1] - kept.shape[1])
         self._sum = np.pad(kept, ((0, 0), (0, missing)))
         self._total = np.pad(total, (0, missing))
         weight = self._weight[: segment.shape[1]]
-        self._sum[:, : segment.shape[1]] += weight * segment
+        # Codes of a hostile file can decode to infinity, which is not this class's to report.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._sum[:, : segment.shape[1]] += weight * segment
         self._total[: segment.shape[1]] += weight
         return done
 
     def flush(self) -> Audio:
         """The rest, up to the end of the last segment."""
-        return self._sum / self._total
+        with np.errstate(invalid="ignore"):
+            return self._sum / self._total
 
 
 class BlockDecoder:

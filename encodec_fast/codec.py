@@ -20,6 +20,7 @@ from encodec_fast.streaming import BLOCK_FRAMES, StreamDecoder, StreamEncoder
 
 # Recordings that encode_many advances together: enough to share each read of the weights.
 _LANES = 8
+_MAX_LEVEL = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Codec:
     """
 
     def __init__(self, program: Program, threads: int = 1) -> None:
-        if threads < 1:
-            raise ValueError(f"threads: expected at least 1, found {threads}")
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads: expected an integer of at least 1, found {threads!r}")
         header = program.header
         self.program = program
         self.threads = threads
@@ -121,6 +122,7 @@ class Codec:
         """Code recordings of any lengths together; each gets the codes it would get alone.
         Arguments and errors as `encode`, with the position of the recording."""
         n_q = self.n_q(bandwidth)
+        wavs = list(wavs)
         audios = [self._audio(f"wavs[{i}]", wav, sample_rate) for i, wav in enumerate(wavs)]
         results: list[list[Piece]] = [[] for _ in audios]
         if self.causal:
@@ -159,11 +161,10 @@ class Codec:
         decoder = self.block_decoder()
         parts = [decoder.push(piece) for piece in pieces]
         wav = np.concatenate([*parts, decoder.flush()], axis=1)
-        if not 1 <= codes.audio_length <= wav.shape[1]:
-            raise ValueError(
-                f"codes: expected audio_length in 1..{wav.shape[1]}, found {codes.audio_length}"
-            )
-        wav = np.ascontiguousarray(wav[:, : codes.audio_length])
+        length = codes.audio_length
+        if not isinstance(length, (int, np.integer)) or not 1 <= length <= wav.shape[1]:
+            raise ValueError(f"codes: expected audio_length in 1..{wav.shape[1]}, found {length!r}")
+        wav = np.ascontiguousarray(wav[:, :length])
         return _to_torch(wav) if _is_torch(codes.codes[0]) else wav
 
     def compress(self, wav: Any, bandwidth: float | None = 6.0) -> bytes:
@@ -182,7 +183,9 @@ class Codec:
         for truncated data."""
         reader = ecdc.Reader(io.BytesIO(data), "data")
         if reader.header.model != self.name:
-            raise ValueError(f"data: expected model {self.name}, found {reader.header.model}")
+            raise ValueError(
+                f"data: expected model {self.name}, found {reader.header.model[:100]!r}"
+            )
         decoder = self.block_decoder()
         parts = [decoder.push(piece) for piece in reader.pieces(self)]
         wav = np.concatenate([*parts, decoder.flush()], axis=1)
@@ -227,7 +230,8 @@ class Codec:
 
     def _audio(self, name: str, wav: Any, sample_rate: int | None) -> Audio:
         if _is_torch(wav):
-            wav = wav.detach().cpu().numpy()
+            wav = wav.detach().cpu()
+            wav = (wav.float() if wav.is_floating_point() else wav).numpy()  # bfloat16 too
         audio = _native.as_audio(name, wav, (self.channels, None))
         if audio.shape[1] == 0:
             raise ValueError(f"{name}: expected at least one sample, found none")
@@ -275,13 +279,17 @@ class Codec:
     def _pieces(self, codes: Codes) -> list[Piece]:
         """Checked pieces of codes that a user may have built."""
         if codes.model != self.name:
-            raise ValueError(f"codes: expected model {self.name}, found {codes.model}")
-        if not codes.codes or (self.causal and len(codes.codes) != 1):
+            raise ValueError(f"codes: expected model {self.name}, found {codes.model!r}")
+        if codes.sample_rate != self.sample_rate:
+            raise ValueError(
+                f"codes: expected sample_rate {self.sample_rate}, found {codes.sample_rate!r}"
+            )
+        if len(codes.codes) == 0 or (self.causal and len(codes.codes) != 1):
             expected = "one segment" if self.causal else "at least one segment"
             raise ValueError(f"codes: expected {expected}, found {len(codes.codes)}")
         scales: Sequence[float | None] = [None] * len(codes.codes)
         if self.normalize:
-            scales = codes.scales or []
+            scales = [] if codes.scales is None else codes.scales
             if len(scales) != len(codes.codes):
                 raise ValueError(
                     f"scales: expected one per segment ({len(codes.codes)}), found {len(scales)}"
@@ -294,13 +302,16 @@ class Codec:
                 segment = segment.detach().cpu().numpy()
             array = _native.as_codes(name, segment, (n_q, None), self.codebook_size)
             n_q = array.shape[0]
-            if not 1 <= n_q <= self.n_codebooks or array.shape[1] == 0:
+            most = array.shape[1]
+            if self.segment_length is not None:
+                most = -(-self.segment_length // self.hop)
+            if not 1 <= n_q <= self.n_codebooks or not 1 <= array.shape[1] <= most:
                 raise ValueError(
-                    f"{name}: expected shape [1..{self.n_codebooks}, frames >= 1], "
+                    f"{name}: expected shape [1..{self.n_codebooks}, 1..{most or 1} frames], "
                     f"found {list(array.shape)}"
                 )
-            if scale is not None and not 0 <= scale < float("inf"):
-                raise ValueError(f"scales[{index}]: expected a finite level, found {scale}")
+            if self.normalize and not _is_level(scale):
+                raise ValueError(f"scales[{index}]: expected a finite level, found {scale!r}")
             pieces.append(Piece(array, None if scale is None else float(scale), True))
         return pieces
 
@@ -319,8 +330,12 @@ def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tupl
 
 
 def _check_batch(batch: int | None) -> None:
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch: expected at least 1, found {batch}")
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise ValueError(f"batch: expected an integer of at least 1, found {batch!r}")
+
+
+def _is_level(scale: object) -> bool:
+    return isinstance(scale, (int, float, np.floating)) and bool(0 <= scale <= _MAX_LEVEL)
 
 
 def _is_torch(value: object) -> bool:

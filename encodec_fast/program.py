@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encodec_fast import _native
+from encodec_fast.store import check_name
 
 FORMAT = 1
 METADATA_KEY = "encodec_fast.program"
@@ -56,7 +57,7 @@ class Header:
         """Codebooks used at `bandwidth` kbps, None meaning all. Raises ValueError for others."""
         if bandwidth is None:
             return self.n_codebooks
-        found = self.bandwidths.get(bandwidth)
+        found = self.bandwidths.get(bandwidth) if isinstance(bandwidth, (int, float)) else None
         if found is None:
             supported = ", ".join(f"{b:g}" for b in self.bandwidths)
             raise ValueError(
@@ -130,10 +131,14 @@ class _Tensors:
     def __init__(self, table: dict[str, Any], data: memoryview) -> None:
         self._table = table
         self._data = data
+        self._taken: set[str] = set()
 
     def take(self, name: object) -> npt.NDArray[np.float32]:
         if not isinstance(name, str) or name not in self._table:
             raise ValueError(f"no tensor named {name!r}")
+        if name in self._taken:  # or a small file could fill the memory with copies
+            raise ValueError(f"tensor {name}: is used twice")
+        self._taken.add(name)
         entry = self._table[name]
         if entry["dtype"] not in ("F32", "F16"):
             raise ValueError(f"tensor {name}: expected F32 or F16, found {entry['dtype']!r}")
@@ -177,6 +182,8 @@ def _header(metadata: dict[str, Any], codebooks_shape: list[int]) -> Header:
     for bandwidth, n_q in metadata["bandwidths"]:
         if not isinstance(bandwidth, (int, float)) or not 0 < bandwidth < 1e6:
             raise ValueError(f"bandwidths: expected kbps, found {bandwidth!r}")
+        if bandwidths and bandwidth <= max(bandwidths):
+            raise ValueError("bandwidths: expected rising kbps")
         bandwidths[float(bandwidth)] = _integer(n_q, "bandwidths: codebooks", 1, count)
     if not bandwidths:
         raise ValueError("bandwidths: expected at least one")
@@ -184,13 +191,13 @@ def _header(metadata: dict[str, Any], codebooks_shape: list[int]) -> Header:
     if (length is None) != (stride is None):
         raise ValueError("segment_length and segment_stride: expected both or neither")
     if length is not None:
-        _integer(length, "segment_length", 1, 1 << 24)
-        _integer(stride, "segment_stride", 1, length)
+        _integer(length, "segment_length", 1, 1 << 21)
+        _integer(stride, "segment_stride", -(-length // 64), length)
     normalize = _flag(metadata, "normalize")
     if normalize and length is None:
         raise ValueError("normalize: expected a model that codes segments")
     return Header(
-        name=_string(metadata, "name"),
+        name=check_name(_string(metadata, "name")),
         sample_rate=_integer(metadata["sample_rate"], "sample_rate", 1, 1 << 22),
         channels=_integer(metadata["channels"], "channels", 1, 64),
         hop=_integer(metadata["hop"], "hop", 1, 1 << 16),
@@ -232,6 +239,10 @@ def _graph(name: str, channels: int, ops: list[dict[str, Any]], tensors: _Tensor
             _append(graph, op, tensors)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{name} operation {index}: {error}") from None
+    try:
+        graph.seal()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     return graph
 
 

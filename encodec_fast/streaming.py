@@ -40,6 +40,7 @@ class _Stream(Generic[Array]):
         self._pending: Array | None = None
         self._started = False
         self._flushed = False
+        self._failed = False
 
     def _run(self, block: Array, last: bool) -> npt.NDArray[Any]:
         raise NotImplementedError
@@ -47,9 +48,12 @@ class _Stream(Generic[Array]):
     def _check_open(self) -> None:
         if self._flushed:
             raise ValueError("stream: was flushed; call reset() to begin a new one")
+        if self._failed:  # in the midst of a block: what it did to the state is unknown
+            raise ValueError("stream: an earlier call failed; call reset() to begin a new one")
 
     def _feed(self, chunk: Array, last: bool) -> list[npt.NDArray[Any]]:
         """Run what is ready of the pending input and `chunk` (both [..., length])."""
+        self._failed = True  # until the end
         data: Any = chunk
         if self._pending is not None and self._pending.shape[-1]:
             data = np.concatenate([self._pending, chunk], axis=-1)
@@ -69,6 +73,7 @@ class _Stream(Generic[Array]):
             if final:
                 break
         self._pending = data[..., position:].copy()
+        self._failed = False
         return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,11 +208,16 @@ def test_bad_codes(codecs: Callable[[str], ef.Codec], kind: str) -> None:
         ({"codes": [array[:, :0], *good.codes[1:]]}, "expected shape"),
         ({"audio_length": 0}, "audio_length"),
         ({"audio_length": 10**9}, "audio_length"),
+        ({"audio_length": 3.5}, "audio_length"),
+        ({"sample_rate": 1}, "expected sample_rate 8000, found 1"),
     ]
     if kind == "segments":
         changes += [
             ({"scales": None}, "scales: expected one per segment"),
             ({"scales": [1.0, float("nan")]}, "expected a finite level"),
+            ({"scales": [1.0, None]}, "expected a finite level"),
+            ({"scales": [1e39, 1.0]}, "expected a finite level"),
+            ({"codes": [np.tile(array, 2), good.codes[1]]}, "expected shape"),
             ({"codes": [good.codes[1], good.codes[0]]}, "a segment's length does not fit"),
         ]
     for change, message in changes:
@@ -228,6 +234,8 @@ def test_streams_refuse(codecs: Callable[[str], ef.Codec]) -> None:
         lambda: codec.stream_decoder(batch=-1),
         lambda: codec.stream_encoder(6.0, start="fast"),
         lambda: codec.stream_encoder(5.0),
+        lambda: codec.stream_encoder(batch=1.5),  # type: ignore[arg-type]
+        lambda: codec.encode(recording(10), [6.0]),  # type: ignore[arg-type]
         lambda: codec.stream_encoder(6.0, batch=2).push(recording(10)),
         lambda: codec.stream_decoder().push(np.zeros((5, 1), np.uint16)),
         lambda: codec.stream_decoder().push(np.zeros((0, 1), np.uint16)),
@@ -240,6 +248,63 @@ def test_streams_refuse(codecs: Callable[[str], ef.Codec]) -> None:
     decoder.push(np.zeros((2, 3), np.uint16))
     with pytest.raises(ValueError, match="codebooks, found 4"):
         decoder.push(np.zeros((4, 3), np.uint16))
+
+
+def test_a_failed_push_ends_the_stream(codecs: Callable[[str], ef.Codec]) -> None:
+    """What a failure in mid-push did to the state is unknown: no silent garbage afterwards."""
+    encoder = codecs("reflect").stream_encoder(6.0)
+    native, calls = encoder._native, []
+
+    class Failing:
+        def run(self, *arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise MemoryError
+            return native.run(*arguments)
+
+        def reset(self) -> None:
+            native.reset()
+
+    encoder._native = Failing()  # type: ignore[assignment]
+    wav = recording(400)
+    with pytest.raises(MemoryError):
+        encoder.push(wav)
+    with pytest.raises(ValueError, match=r"failed.*reset"):
+        encoder.push(wav)
+    encoder.reset()
+    codes = np.concatenate([encoder.push(wav), encoder.flush()], axis=1)
+    assert np.array_equal(codes, codecs("reflect").encode(wav, 6.0).codes[0])
+
+
+def test_too_loud_for_a_level(codecs: Callable[[str], ef.Codec]) -> None:
+    loud = recording(180) * np.float32(1e30)
+    with pytest.raises(ValueError, match="too loud"):
+        codecs("segments").encode(loud)
+    assert codecs("reflect").encode(loud).codes[0].max() < 32
+
+
+def test_codes_that_change_during_the_call(codecs: Callable[[str], ef.Codec]) -> None:
+    """The range check and the look-up see the same values, whatever another thread does."""
+    codec = codecs("reflect")
+    codes = np.zeros((4, 3000), np.uint16)
+    stop = threading.Event()
+
+    def disturb() -> None:
+        while not stop.is_set():
+            codes[3, :] = 65535
+            codes[3, :] = 0
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(30):
+            try:
+                codec.stream_decoder().push(codes)
+            except ValueError:
+                continue
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_module_level_decompress(
@@ -255,7 +320,7 @@ def test_module_level_decompress(
         assert rate == 8000 and np.array_equal(found, expected)
     monkeypatch.setenv("ENCODEC_FAST_MODELS", str(tmp_path))
     assert np.array_equal(ef.decompress(data)[0], expected)
-    with pytest.raises(ValueError, match="expected model tiny_constant, found tiny_reflect"):
+    with pytest.raises(ValueError, match="expected model tiny_constant, found 'tiny_reflect'"):
         codecs("constant").decompress(data)
 
 

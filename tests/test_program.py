@@ -68,6 +68,13 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "bias size": (lambda h, t: t.update({"e5.bias": np.zeros(5, np.float32)}), "bias"),
     "weight not finite": (lambda h, t: t["e5.weight"].fill(np.nan), "e5.weight: has values"),
+    "dead operation": (lambda h, t: h["encoder"][3].update(add=None), "nothing reads value 2"),
+    "shared tensor": (
+        lambda h, t: h["encoder"][3].update(weight="e2.weight"),
+        "e2.weight: is used twice",
+    ),
+    "name with an escape": (lambda h, t: h.update(name="\x1b[31mX"), "is not a model name"),
+    "falling bandwidths": (lambda h, t: h["bandwidths"].reverse(), "expected rising kbps"),
     "name": (lambda h, t: h.update(name=7), "name: expected a name"),
 }
 

@@ -62,20 +62,24 @@ Decoder::Decoder(std::shared_ptr<const Graph> graph, std::shared_ptr<const Codeb
 void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<float>& scales,
                   const std::vector<Block>& blocks, int64_t n_q) {
   require_codebooks(n_q, *books_);
+  // Checked in a copy: the caller's arrays may change while the interpreter lock is released.
+  codes_.clear();
   for (size_t l = 0; l < blocks.size(); ++l) {
-    for (int64_t i = 0; i < n_q * blocks[l].rows; ++i) {
-      if (codes[l][i] >= books_->size()) {
-        throw std::invalid_argument("codes: expected values below " +
-                                    std::to_string(books_->size()) + ", found " +
-                                    std::to_string(codes[l][i]));
-      }
+    codes_.insert(codes_.end(), codes[l], codes[l] + n_q * blocks[l].rows);
+  }
+  for (const uint16_t code : codes_) {
+    if (code >= books_->size()) {
+      throw std::invalid_argument("codes: expected values below " + std::to_string(books_->size()) +
+                                  ", found " + std::to_string(code));
     }
   }
   const FloatControl control;
   float* in = stream_.input(blocks);
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    kernels().rvq_decode(books_->view(), codes[l], blocks[l].rows, blocks[l].rows, n_q, in);
-    in += blocks[l].rows * books_->dim();
+  const uint16_t* from = codes_.data();
+  for (const Block& block : blocks) {
+    kernels().rvq_decode(books_->view(), from, block.rows, block.rows, n_q, in);
+    from += n_q * block.rows;
+    in += block.rows * books_->dim();
   }
   const float* out = stream_.run();
   audio_.resize(static_cast<size_t>(

@@ -54,6 +54,7 @@ class Decoder {
   std::shared_ptr<const Graph> graph_;
   std::shared_ptr<const Codebooks> books_;
   Stream stream_;
+  std::vector<uint16_t> codes_;
   std::vector<float> audio_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -12,9 +13,12 @@ namespace encodec_fast {
 namespace {
 
 // Far above any real model; keeps every product of sizes inside int64.
-constexpr int64_t kMaxChannels = 1 << 16;
+constexpr int64_t kMaxChannels = 1 << 13;
 constexpr int64_t kMaxKernel = 1 << 12;
 constexpr int64_t kMaxRate = 1 << 20;
+// Activations per input row of a graph, in floats (16 MB): no program asks for memory without
+// bound.
+constexpr int64_t kMaxActivations = 1 << 22;
 
 void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
@@ -81,6 +85,7 @@ void Graph::check(const Op& op) const {
 }
 
 int Graph::append(Op op) {
+  require(!sealed_, "graph: is in use and cannot be changed");
   check(op);
   const Value& in = values_[static_cast<size_t>(op.input)];
   Value out = {op.out_channels, in.up, in.down, -1};
@@ -88,6 +93,10 @@ int Graph::append(Op op) {
   if (op.kind == OpKind::kConvTranspose) out.up *= op.stride;
   require(out.up <= kMaxRate && out.down <= kMaxRate,
           "stride: the product of all strides is too large");
+  require(out.channels * out.up <= kMaxActivations * out.down,
+          "operation: its result has too many values per input row");
+  const int64_t down = std::lcm(down_, out.down);
+  require(down <= kMaxRate, "stride: the strides of all operations have no small common multiple");
   const int index = static_cast<int>(ops_.size());
   if (op.add >= 0) {
     const Value& extra = values_[static_cast<size_t>(op.add)];
@@ -100,10 +109,18 @@ int Graph::append(Op op) {
   if (op.add >= 0) values_[static_cast<size_t>(op.add)].last_use = index;
   ops_.push_back(std::move(op));
   values_.push_back(out);
-  down_ = std::max(down_, out.down);
+  down_ = down;
   up_ = out.up * (down_ / out.down);
   update_start_rows();
   return index + 1;
+}
+
+void Graph::seal() {
+  require(!ops_.empty(), "graph: has no operations");
+  for (size_t v = 0; v + 1 < values_.size(); ++v) {
+    require(values_[v].last_use >= 0, "graph: nothing reads value " + std::to_string(v));
+  }
+  sealed_ = true;
 }
 
 void Graph::update_start_rows() {

@@ -52,6 +52,10 @@ class Graph {
   int append(
       Op op);  // checks op against the values before it; returns the number of its output value
 
+  // Ends the building: streams size their state by the graph, so it must not change under them.
+  // Throws std::invalid_argument for a graph without operations or with a result nobody reads.
+  void seal();
+
   const std::vector<Op>& ops() const { return ops_; }
   int64_t channels(int value) const { return values_[static_cast<size_t>(value)].channels; }
   int64_t in_channels() const { return values_.front().channels; }
@@ -80,6 +84,7 @@ class Graph {
 
   std::vector<Op> ops_;
   std::vector<Value> values_;
+  bool sealed_ = false;
   bool causal_ = true;
   int64_t down_ = 1, up_ = 1, start_rows_ = 1;
 };

@@ -27,7 +27,6 @@ Stream::Stream(const Graph& graph, int64_t lanes, Start start) : graph_(graph), 
     throw std::invalid_argument("batch: expected 1.." + std::to_string(kMaxLanes) + ", found " +
                                 std::to_string(lanes));
   }
-  if (graph.ops().empty()) throw std::invalid_argument("graph: has no operations");
   if (!graph.causal() && start != Start::kExact) {
     throw std::invalid_argument(
         "start: a model that needs whole segments has no low-latency start");

@@ -200,6 +200,36 @@ def test_graph_refuses_bad_operations() -> None:
         _core.Encoder(graph, _core.Codebooks(np.zeros((1, 4, 5), np.float32)), 1, False)
 
 
+def test_a_graph_in_use_cannot_change() -> None:
+    graph = _core.Graph(1)
+    with pytest.raises(ValueError, match="no operations"):
+        graph.seal()
+    one, zero = np.ones((1, 1), np.float32), np.zeros(1, np.float32)
+
+    def conv(source: int) -> int:
+        return graph.conv(source, -1, False, 1, 1, 0, 0, False, one, zero, None, None, 0.0)
+
+    conv(0)
+    conv(0)
+    with pytest.raises(ValueError, match="nothing reads value 1"):
+        graph.seal()
+    graph.conv(2, 1, False, 1, 1, 0, 0, False, one, zero, None, None, 0.0)
+    _core.Encoder(graph, _core.Codebooks(np.zeros((1, 4, 1), np.float32)), 1, False)
+    with pytest.raises(ValueError, match="in use and cannot be changed"):
+        conv(3)
+
+
+def test_absurd_operations_are_refused() -> None:
+    graph = _core.Graph(1)
+    nothing = np.zeros((2, 0), np.float32)
+    with pytest.raises(ValueError):
+        graph.conv_transpose(0, False, 1 << 62, 0, nothing, nothing[0], None, None, 0.0)
+    first, second = np.zeros((2, 2048), np.float32), np.zeros((4, 8192), np.float32)
+    graph.conv_transpose(0, False, 1024, 0, first, first[0, :2], None, None, 0.0)
+    with pytest.raises(ValueError, match="too many values per input row"):
+        graph.conv_transpose(1, False, 1024, 0, second, first[0, :8], None, None, 0.0)
+
+
 def test_blocks_are_checked() -> None:
     books = np.zeros((2, 4, 1), np.float32)
     graph = _core.Graph(1)
@@ -248,7 +278,7 @@ def test_one_thread_at_a_time() -> None:
     while thread.is_alive() and not refused:
         try:
             encoder.reset()
-        except RuntimeError:
+        except ValueError:
             refused = True
     thread.join()
     assert refused
