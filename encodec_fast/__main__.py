@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> None:
     source, target = args.input, args.output
     if source.suffix.lower() == SUFFIX:
         if target is None:
-            target = source.with_name(source.stem + args.decompress_suffix + ".wav")
+            target = console.beside(source, args.decompress_suffix + ".wav")
         with console.progress_bar() as progress:
             written = files.decompress_file(
                 source, target, rescale=args.rescale, overwrite=args.force, progress=progress
@@ -57,7 +57,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.lm:
         raise ValueError("-l: coding with a language model is not available yet")
     if target is None:
-        target = source.with_suffix(SUFFIX)
+        target = console.beside(source, SUFFIX)
     codec = Codec.load("encodec_48khz" if args.hq else "encodec_24khz")
     with console.progress_bar() as progress:
         if target.suffix.lower() == SUFFIX:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from encodec_fast.output import Target, target_name
+from encodec_fast.output import Target, naming, target_name
 
 Float32 = NDArray[np.float32]
 Source = Target
@@ -44,7 +44,7 @@ def convert_audio(wav: Float32, from_rate: int, to_rate: int, channels: int) -> 
 
     The same arithmetic as reading a file: to mono by the mean, mono to several channels by
     repetition, any other change by way of mono; then resampled. m is n * to_rate / from_rate,
-    rounded. Raises ValueError for rates outside 1 to 768 kHz.
+    rounded half up. Raises ValueError for rates outside 1 to 768 kHz.
     """
     converter = _Converter(from_rate, to_rate, wav.shape[0], channels)
     return np.concatenate([converter.push(wav), converter.flush()], axis=1)
@@ -89,7 +89,7 @@ class _Converter:
 def _mean(block: Float32) -> Float32:
     """[channels, n] to [1, n], summed in channel order (np.mean does not promise an order)."""
     total = block[:1].copy()
-    with np.errstate(over="ignore"):  # the encoder refuses what becomes infinite here
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
         for channel in block[1:]:
             total += channel
     total /= np.float32(len(block))
@@ -101,15 +101,17 @@ class AudioReader:
 
     source: a path, or a binary stream, which is copied to a temporary file first. Use it in a
     `with` block. `duration` is the length in seconds that the file's header states, a hint, or 0.
-    Raises OSError where the file cannot be read, ValueError where it is no audio.
+    Raises OSError where the file cannot be read, also because libsndfile finds no audio in it, and
+    ValueError for audio without a header (.raw), a sample rate outside 1 to 768 kHz and a source
+    that is neither a path nor a binary stream.
     """
 
     def __init__(self, source: Source, sample_rate: int, channels: int) -> None:
-        self.name = target_name(source)
+        self.name = target_name(source, "source")
         self._stack = contextlib.ExitStack()
         try:
-            opened = self._stack.enter_context(_readable(source))
             with sound_errors(self.name):
+                opened = self._stack.enter_context(_readable(source))
                 self._file = self._stack.enter_context(_SequentialFile(opened))
                 rate: int = self._file.samplerate
                 frames: int = self._file.frames
@@ -126,7 +128,11 @@ class AudioReader:
         self._block = max(min(rate, _BLOCK_SAMPLES // self._file.channels), 1)
 
     def blocks(self) -> Iterator[Float32]:
-        """The samples, once. Raises ValueError for NaN, infinite or no samples at all."""
+        """The samples, once.
+
+        Raises ValueError for samples that are NaN or infinite, or become so by the conversion, and
+        for no samples at all or too few to be resampled; OSError where the file cannot be read.
+        """
         position = samples = 0
         while True:
             with sound_errors(self.name):
@@ -135,15 +141,27 @@ class AudioReader:
                 break
             check_samples(block, self.name, position)
             position += block.shape[1]
-            converted = self._converter.push(block)
+            converted = self._checked(self._converter.push(block))
             samples += converted.shape[1]
             if converted.shape[1]:
                 yield converted
-        rest = self._converter.flush()
+        rest = self._checked(self._converter.flush())
+        if position == 0:
+            raise ValueError(f"{self.name}: no audio (0 samples)")
         if samples + rest.shape[1] == 0:
-            raise ValueError(f"{self.name}: no audio ({position} samples)")
+            rate = self._file.samplerate
+            raise ValueError(
+                f"{self.name}: too short to be resampled ({position} samples at {rate} Hz)"
+            )
         if rest.shape[1]:
             yield rest
+
+    def _checked(self, converted: Float32) -> Float32:
+        if not np.isfinite(converted).all():
+            raise ValueError(
+                f"{self.name}: too loud, mixing or resampling its samples overflows float32"
+            )
+        return converted
 
     def __enter__(self) -> AudioReader:
         return self
@@ -164,7 +182,7 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _readable(source: Source) -> Iterator[str | IO[bytes]]:
+def _readable(source: Source) -> Iterator[str | bytes | IO[bytes]]:
     """What libsndfile opens: a regular file by its path, a copy of anything else."""
     if not isinstance(source, (str, os.PathLike)):
         with _seekable_copy(source) as copy:
@@ -178,7 +196,7 @@ def _readable(source: Source) -> Iterator[str | IO[bytes]]:
             with _seekable_copy(file) as copy:
                 yield copy
             return
-    yield str(path)
+    yield sound_path(path)
 
 
 @contextlib.contextmanager
@@ -191,10 +209,16 @@ def _seekable_copy(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
+def sound_path(path: Path) -> str | bytes:
+    """A path as soundfile takes any: on POSIX it cannot encode a str of bytes that are no UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 @contextlib.contextmanager
 def sound_errors(name: str) -> Iterator[None]:
-    """Turns libsndfile's errors into an OSError that names the file."""
+    """Turns libsndfile's errors into an OSError; an OSError without a file's name gets this one."""
     try:
-        yield
+        with naming(name):
+            yield
     except soundfile.LibsndfileError as error:
         raise OSError(f"{name}: {error.error_string}") from None

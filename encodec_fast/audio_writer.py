@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from encodec_fast.audio import Float32, check_samples, sound_errors
+from encodec_fast.audio import Float32, check_samples, sound_errors, sound_path
 from encodec_fast.output import OutputFile, Target, naming
 
 Encoding = Literal["pcm16", "float32"]
@@ -31,7 +31,8 @@ class AudioWriter:
     keeps them as they are. With `rescale` the whole is multiplied by min(0.99 / peak, 1) instead,
     which needs a temporary file of 4 bytes a sample. `peak` is the largest magnitude so far, before
     any of this. `length`, if known, is the number of samples per channel: beyond 4 GiB the file
-    becomes an RF64. Raises ValueError for other endings, NaN and infinite samples; OSError.
+    becomes an RF64. Raises ValueError for other endings, NaN and infinite samples, and a target
+    that is neither a path nor a binary stream; OSError where it cannot be written.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class AudioWriter:
             self._capacity = capacity if file_format == "WAV" else None
             subtype = "FLOAT" if encoding == "float32" else "PCM_16"
             with sound_errors(self._output.name):
+                path = sound_path(self._output.path)
                 self._file = soundfile.SoundFile(
-                    str(self._output.path), "w", sample_rate, channels, subtype, format=file_format
+                    path, "w", sample_rate, channels, subtype, format=file_format
                 )
             self._stack.callback(self._file.close)
             self._unscaled: IO[bytes] | None = None

@@ -13,11 +13,12 @@ from typing import Any
 import encodec_fast
 from encodec_fast import ecdc, files, program, store
 from encodec_fast.codec import Codec
-from encodec_fast.console import one_line, progress_bar, run, say, warn_clipping
+from encodec_fast.console import beside, one_line, progress_bar, run, say, warn_clipping
 from encodec_fast.output import OutputFile
 
 DEFAULT_MODEL = "nano_24khz"
 DEFAULT_BANDWIDTH = 6.0
+_AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,11 +109,17 @@ def _add_audio_out(command: argparse.ArgumentParser) -> None:
 
 
 def _compress(args: argparse.Namespace) -> None:
+    target = _target(args, ecdc.SUFFIX)
+    if isinstance(target, (str, Path)) and Path(target).suffix.lower() in _AUDIO_SUFFIXES:
+        raise ValueError(
+            f"output {target}: compress writes {ecdc.SUFFIX} files; "
+            "to get audio again, use `encodec-fast roundtrip`"
+        )
     with progress_bar() as progress:
         files.compress_file(
             Codec.load(args.model, threads=args.threads),
             _source(args),
-            _target(args, ecdc.SUFFIX),
+            target,
             bandwidth=args.bandwidth,
             overwrite=args.force,
             progress=progress,
@@ -160,8 +167,7 @@ def _source(args: argparse.Namespace) -> Any:
 def _target(args: argparse.Namespace, ending: str) -> Any:
     output = args.output
     if output is None and args.input != "-":
-        path = Path(args.input)
-        return path.with_name(path.stem + ending)
+        return beside(args.input, ending)
     if output not in (None, "-"):
         return output
     if sys.stdout is None or sys.stdout.isatty():
@@ -176,7 +182,7 @@ def _info(args: argparse.Namespace) -> None:
 
         print(json.dumps({"file": args.input, **asdict(about)}))
         return
-    print(f"model      {about.model} (ECDC version {about.version})")
+    print(f"model      {ecdc.shown_model(about.model)} (ECDC version {about.version})")
     print(f"codebooks  {about.n_codebooks}{', language model' if about.language_model else ''}")
     print(f"samples    {about.audio_length}")
     if about.duration is None:
@@ -243,7 +249,7 @@ def _is_program(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return program.METADATA_KEY.encode() in file.read(1 << 20)
+        return program.METADATA_KEY.encode() in file.read(program.MAX_HEADER + 8)
 
 
 if __name__ == "__main__":

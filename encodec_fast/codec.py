@@ -184,7 +184,7 @@ class Codec:
         reader = ecdc.Reader(io.BytesIO(data), "data")
         if reader.header.model != self.name:
             raise ValueError(
-                f"data: expected model {self.name}, found {reader.header.model[:100]!r}"
+                f"data: expected model {self.name}, found {ecdc.shown_model(reader.header.model)}"
             )
         decoder = self.block_decoder()
         parts = [decoder.push(piece) for piece in reader.pieces(self)]

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from encodec_fast.audio_writer import PEAK_LIMIT
 from encodec_fast.files import Progress, Written
 
+_ENDING_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
 
 def run(command: Callable[[], None]) -> int:
     """Runs `command` and turns its errors into one line on stderr and an exit status."""
-    # Unwinding removes unfinished files; the default action would leave them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        command()
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where its errors are caught
+        with _unwound_by_signals():
+            command()
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where its errors are caught
         return 0
     except KeyboardInterrupt:
         return 130
@@ -32,6 +35,32 @@ def run(command: Callable[[], None]) -> int:
     except (ValueError, EOFError, OSError, MemoryError) as error:
         say(f"error: {one_line(error)}")
         return 1
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Makes signals that end the process raise SystemExit, unless they are ignored (nohup).
+
+    Unwinding removes unfinished files; the default action would leave them.
+    """
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # others may set no handlers
+            for number in _ENDING_SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, lambda n, _: sys.exit(128 + n))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def beside(source: str | os.PathLike[str], ending: str) -> Path:
+    """The output where none is named: beside the input, under its name with another ending."""
+    path = Path(source)
+    if not path.name:
+        raise IsADirectoryError(f"input {source} is a folder")
+    return path.with_name(path.stem + ending)
 
 
 def say(message: str) -> None:
@@ -70,10 +99,11 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, without line breaks."""
+    """The message of an error, on one line and printable (file names may hold any bytes)."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

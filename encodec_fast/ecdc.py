@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -59,12 +59,16 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Header:
-    """The metadata of a file: `audio_length` is in samples per channel at the model's rate."""
+    """The metadata of a file: `audio_length` is in samples per channel at the model's rate.
+
+    `stored_size` is how many bytes it takes in the file that it was read from, else 0.
+    """
 
     model: str
     audio_length: int
     n_codebooks: int
     language_model: bool = False
+    stored_size: int = field(default=0, compare=False)
 
     def to_bytes(self) -> bytes:
         """The header as it stands in the file, from the magic to the end of the JSON object."""
@@ -76,6 +80,15 @@ class Header:
         }
         text = json.dumps(metadata).encode()
         return _PREFIX.pack(_MAGIC, _VERSION, len(text)) + text
+
+
+def shown_model(name: str) -> str:
+    """A model's name out of a file that others wrote, fit for a message: at most 100 characters,
+    all of them printable ASCII."""
+    if name and name.isascii() and name.isprintable() and len(name) <= 100:
+        return name
+    text = ascii(name)
+    return text if len(text) <= 100 else text[:96] + "...'"
 
 
 def read_header(stream: IO[bytes], name: str = "<stream>") -> Header:
@@ -100,10 +113,10 @@ def read_header(stream: IO[bytes], name: str = "<stream>") -> Header:
         metadata = json.loads(text.decode())
     except (ValueError, RecursionError):
         raise ValueError(f"{name}: damaged header (metadata is not JSON)") from None
-    return _checked_header(metadata, name)
+    return _checked_header(metadata, _PREFIX.size + size, name)
 
 
-def _checked_header(metadata: Any, name: str) -> Header:
+def _checked_header(metadata: Any, size: int, name: str) -> Header:
     if not isinstance(metadata, dict):
         raise ValueError(f"{name}: damaged header (metadata is not an object)")
     # `type() is`, not isinstance: JSON's true is not a number.
@@ -113,7 +126,7 @@ def _checked_header(metadata: Any, name: str) -> Header:
     for key in ("al", "nc"):
         if not 1 <= metadata[key] < 1 << 63:
             raise ValueError(f"{name}: damaged header ({key!r} is out of range)")
-    return Header(metadata["m"], metadata["al"], metadata["nc"], metadata["lm"])
+    return Header(metadata["m"], metadata["al"], metadata["nc"], metadata["lm"], size)
 
 
 def payload_size(layout: Layout, header: Header) -> int:
@@ -121,7 +134,8 @@ def payload_size(layout: Layout, header: Header) -> int:
     length, stride = layout.segment_length, layout.segment_stride
     if length is None or stride is None:
         return _segment_size(layout, header.n_codebooks, header.audio_length)
-    # All full segments at once, so that an absurd length in a header costs no time.
+    # All full segments at once, so that an absurd length in a header costs no time. The loop runs
+    # over the others, fewer than length / stride + 1, which programs bound.
     full = max((header.audio_length - length) // stride + 1, 0)
     size = full * _segment_size(layout, header.n_codebooks, length)
     for offset in range(full * stride, header.audio_length, stride):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ class FileInfo:
 
     Sizes are in bytes, `duration` in seconds; `kbps` is the bitrate of the payload and `ratio` the
     size of the same audio as 16-bit PCM over `file_size`. All that needs the model's sample rate is
-    None where the model is not installed.
+    None where the model is not installed. `model` is as the file has it: any text at all.
     """
 
     version: int
@@ -67,22 +68,24 @@ def compress_file(
 
     source, target: paths or binary streams; bandwidth: kbps, one that the model supports, None for
     all codebooks. The target appears complete or not at all. Raises ValueError for an unsupported
-    bandwidth and for audio that is empty, NaN or infinite; OSError.
+    bandwidth, for audio that is empty, NaN, infinite or too loud, and for a target that is the
+    source; OSError for files that cannot be read (also because they hold no audio) or written.
     """
     n_q = codec.n_q(bandwidth)
+    _check_distinct(source, target)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(OutputFile(target, overwrite))
         reader = stack.enter_context(AudioReader(source, codec.sample_rate, codec.channels))
+        stack.enter_context(naming(output.name))  # closing a file may write, too
         # The header comes first and holds the length, which is known last.
         payload = stack.enter_context((output.path.with_suffix(".payload")).open("xb+"))
         stack.callback(Path(payload.name).unlink)
         writer = ecdc.PieceWriter(payload, codec, n_q)
         encoder = _Encoder(codec, reader, n_q, progress)
         for piece in encoder.pieces():
-            with naming(output.name):
-                writer.write(piece)
+            writer.write(piece)
         header = writer.finish(encoder.length)
-        with naming(output.name), output.path.open("wb") as file:
+        with output.path.open("wb") as file:
             payload.seek(0)
             file.write(header.to_bytes())
             shutil.copyfileobj(payload, file)
@@ -104,18 +107,19 @@ def decompress_file(
 
     model: a codec, a model's name or a program file; None takes the model that the file names.
     encoding, rescale: see `AudioWriter`. The target appears complete or not at all. Raises
-    ValueError for a file that is damaged, foreign or from an unknown model, EOFError for a
-    truncated one; OSError.
+    ValueError for a file that is damaged, foreign or from an unknown model and for a target that is
+    the source, EOFError for a truncated one; OSError for files that cannot be read or written.
     """
+    name = target_name(source, "source")
+    _check_distinct(source, target)
     with _opened(source) as stream:
-        reader = ecdc.Reader(stream, target_name(source))
+        reader = ecdc.Reader(stream, name)
         if model is None:
             model = store.find_model(reader.header.model)
         codec = model if isinstance(model, Codec) else Codec.load(model, threads=threads)
         if codec.name != reader.header.model:
-            raise ValueError(
-                f"{target_name(source)}: written by model {reader.header.model}, not {codec.name}"
-            )
+            found = ecdc.shown_model(reader.header.model)
+            raise ValueError(f"{name}: written by model {found}, not {codec.name}")
         length = reader.header.audio_length
         pieces = reader.pieces(codec)
         with AudioWriter(
@@ -142,8 +146,12 @@ def roundtrip_file(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Written:
-    """Writes what `compress_file` and `decompress_file` would, without the file in between."""
+    """Writes what `compress_file` and `decompress_file` would, without the file in between.
+
+    Arguments and errors as theirs.
+    """
     n_q = codec.n_q(bandwidth)
+    _check_distinct(source, target)
     with (
         AudioReader(source, codec.sample_rate, codec.channels) as reader,
         AudioWriter(
@@ -164,10 +172,11 @@ def roundtrip_file(
 def info(source: Source, model: str | os.PathLike[str] | None = None) -> FileInfo:
     """Describes an `.ecdc` file, also one whose model is missing or that has a language model.
 
-    model: as for `decompress_file`. Raises ValueError for a file that is damaged or foreign,
-    EOFError for a truncated one; OSError.
+    model: a model's name or a program file; None takes the model that the file names. Raises
+    ValueError for a file that is damaged or foreign, ModelNotFoundError for a `model` that is not
+    there, EOFError for a truncated file; OSError for one that cannot be read.
     """
-    name = target_name(source)
+    name = target_name(source, "source")
     with _opened(source) as stream:
         header = ecdc.read_header(stream, name)
         payload_size = sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
@@ -177,15 +186,16 @@ def info(source: Source, model: str | os.PathLike[str] | None = None) -> FileInf
         audio_length=header.audio_length,
         n_codebooks=header.n_codebooks,
         language_model=header.language_model,
-        file_size=len(header.to_bytes()) + payload_size,
+        file_size=header.stored_size + payload_size,
         payload_size=payload_size,
     )
-    try:
-        path = store.find_model(header.model) if model is None else store.find_program(model)
-    except store.ModelNotFoundError:
-        if model is None:
+    if model is None:
+        try:
+            path = store.find_model(header.model)
+        except ValueError:  # not installed, or not even a model's name
             return about
-        raise
+    else:
+        path = store.find_program(model)
     layout = program.read_header(path)
     if not header.language_model:
         payload_size = ecdc.check_payload(layout, header, payload_size, name)
@@ -217,10 +227,23 @@ class _Encoder:
         encoder = self._codec.block_encoder(self._n_q)
         for block in self._reader.blocks():
             self.length += block.shape[1]
-            yield from encoder.push(block)
+            with self._naming():
+                pieces = encoder.push(block)
+            yield from pieces
             if self._progress:
                 self._progress(self.length / self._codec.sample_rate, self._reader.duration or None)
-        yield from encoder.flush()
+        with self._naming():
+            pieces = encoder.flush()
+        yield from pieces
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Audio that the model refuses (too loud) is the file's, not an argument called wav."""
+        try:
+            yield
+        except ValueError as error:
+            reason = str(error).removeprefix("wav: ")
+            raise ValueError(f"{self._reader.name}: {reason}") from None
 
 
 def _decode(
@@ -243,6 +266,22 @@ def _decode(
         if progress:
             progress(written / codec.sample_rate, length() / codec.sample_rate)
     writer.write(decoder.flush()[:, : length() - written])
+
+
+def _check_distinct(source: Source, target: Target) -> None:
+    """Raises ValueError where both are one regular file, which would destroy the input."""
+    one, other = _status(source), _status(target)
+    if one and other and stat.S_ISREG(one.st_mode) and os.path.samestat(one, other):
+        raise ValueError(f"output {target_name(target)}: is the input itself, choose another name")
+
+
+def _status(file: Source | Target) -> os.stat_result | None:
+    try:
+        if isinstance(file, (str, os.PathLike)):
+            return Path(file).stat()
+        return os.fstat(file.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None  # not there yet, or in memory; other trouble shows when it is opened
 
 
 @contextlib.contextmanager

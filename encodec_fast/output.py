@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,16 +14,23 @@ from typing import IO
 Target = str | os.PathLike[str] | IO[bytes]
 
 
-def target_name(target: Target) -> str:
-    """How error messages call `target`."""
+def target_name(target: Target, argument: str = "target") -> str:
+    """How error messages call `target`, the value of `argument`.
+
+    Raises ValueError for what is neither a path nor a binary stream.
+    """
     if isinstance(target, (str, os.PathLike)):
         return os.fspath(target)
+    stream = hasattr(target, "read") or hasattr(target, "write")
+    if not stream or isinstance(target, io.TextIOBase):
+        found = type(target).__name__
+        raise ValueError(f"{argument}: expected a path or a binary stream, found {found}")
     return str(getattr(target, "name", "<stream>"))
 
 
 @contextlib.contextmanager
 def naming(target: str) -> Iterator[None]:
-    """Adds the name of the target to errors of writing, which come without one (disk full)."""
+    """Adds the name of a file to errors that come without one (disk full)."""
     try:
         yield
     except OSError as error:
@@ -36,11 +44,11 @@ class OutputFile:
 
     Write to the temporary file `path`. Leaving the `with` block normally (or `commit`) moves it to
     the target, leaving it by an exception (or `discard`) removes it. The temporary file lies beside
-    the target, so that the move is one atomic rename. Streams, pipes and character devices cannot
-    be renamed onto: they receive a copy at the end.
+    the target, so that the move is one atomic step. Streams, pipes and character devices cannot be
+    replaced: they receive a copy at the end. A file that is replaced keeps its permissions.
 
     Raises FileExistsError for an existing file without `overwrite`, and OSError naming the target
-    where it cannot be written.
+    where it cannot be written, ValueError for a target that is neither a path nor a binary stream.
     """
 
     def __init__(self, target: Target, overwrite: bool = False) -> None:
@@ -68,7 +76,7 @@ class OutputFile:
         try:
             if self._stream is None:
                 self._check_target()
-                self.path.replace(self._final)
+                self._move()
             else:
                 with naming(self.name):
                     self._copy_to(self._stream)
@@ -93,6 +101,28 @@ class OutputFile:
         else:
             self.discard()
 
+    def _move(self) -> None:
+        if not self._overwrite:
+            try:
+                # Unlike a rename, this never replaces what another process has written meanwhile.
+                os.link(self.path, self._final)
+                return
+            except FileExistsError:
+                raise self._exists_already() from None
+            except (OSError, AttributeError):
+                pass  # a file system or platform without hard links
+        try:
+            if self._final.exists():
+                shutil.copymode(self._final, self.path)
+            self.path.replace(self._final)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.name) from None
+
+    def _exists_already(self) -> FileExistsError:
+        return FileExistsError(
+            f"output {self.name} exists already (replace it with -f or overwrite=True)"
+        )
+
     def _copy_to(self, stream: IO[bytes] | Path) -> None:
         with self.path.open("rb") as data, contextlib.ExitStack() as stack:
             if isinstance(stream, Path):
@@ -107,9 +137,7 @@ class OutputFile:
             if not self._final.is_file():
                 raise OSError(f"output {self.name} is not a regular file")
             if not self._overwrite:
-                raise FileExistsError(
-                    f"output {self.name} exists already (replace it with -f or overwrite=True)"
-                )
+                raise self._exists_already()
         elif not self._final.parent.is_dir():
             raise FileNotFoundError(f"output {self.name}: its folder does not exist")
 

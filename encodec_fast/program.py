@@ -20,7 +20,7 @@ from encodec_fast.store import check_name
 FORMAT = 1
 METADATA_KEY = "encodec_fast.program"
 # A real header has a few kilobytes; the cap keeps a hostile length field from allocating more.
-_MAX_HEADER = 1 << 22
+MAX_HEADER = 1 << 22
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 
@@ -100,7 +100,7 @@ def read_header(path: str | Path) -> Header:
     with Path(path).open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
-        data = file.read(min(size, _MAX_HEADER + 8))
+        data = file.read(min(size, MAX_HEADER + 8))
     try:
         description, metadata, _ = _split(data, size)
         return _header(metadata, description[_string(metadata, "codebooks")]["shape"])
@@ -113,7 +113,7 @@ def read_header(path: str | Path) -> Header:
 def _split(data: bytes, size: int) -> tuple[dict[str, Any], dict[str, Any], int]:
     """The safetensors table, the program's metadata and the offset of the tensor data."""
     length = int.from_bytes(data[:8], "little")
-    if size < 10 or length > min(size - 8, _MAX_HEADER):
+    if size < 10 or length > min(size - 8, MAX_HEADER):
         raise ValueError("not a program file (no safetensors header)")
     try:
         table = json.loads(data[8 : 8 + length])

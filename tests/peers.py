@@ -24,8 +24,8 @@ import torch
 from signals import FloatArray, program_material
 from torch import Tensor, nn
 
-FIT_SECONDS = {"encodec_24khz": 60.0, "encodec_48khz": 30.0}
-CHECK_SECONDS = {"encodec_24khz": 24.0, "encodec_48khz": 12.0}
+FIT_SECONDS = {"encodec_24khz": 40.0, "encodec_48khz": 20.0}
+CHECK_SECONDS = {"encodec_24khz": 16.0, "encodec_48khz": 8.0}
 MIN_DISTINCT_CODES = 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,43 @@ def test_samples_must_be_finite(tmp_path: Path, value: float) -> None:
 def test_empty_audio(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.wav: no audio"):
         read(save(tmp_path / "a.wav", np.zeros((1, 0), np.float32), 24000), 24000, 1)
-    with pytest.raises(ValueError, match="no audio"):
+    with pytest.raises(ValueError, match=r"b\.wav: too short to be resampled \(1 samples at 96000"):
         read(save(tmp_path / "b.wav", noise(1, 1), 96000), 24000, 1)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 6, 7, 1001, 1002, 1003])
+def test_resampled_lengths_are_rounded_half_up(length: int) -> None:
+    assert convert_audio(noise(1, length), 96000, 24000, 1).shape == (1, (length + 2) // 4)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("channels", "rate"), [(2, 24000), (3, 24000), (1, 44100), (2, 44100)])
+def test_samples_that_overflow_when_converted(tmp_path: Path, channels: int, rate: int) -> None:
+    signs = np.where(np.arange(40000) // 100 % 2, 1, -1)
+    wav = (signs * np.full((channels, 1), 3.4e38)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"a\.wav: too loud"):
+        read(save(tmp_path / "a.wav", wav, rate), 24000, 1)
+    assert read(tmp_path / "a.wav", rate, channels).shape == wav.shape
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
+    folder.mkdir()
+    for name in (b"\xff\xfe.wav", b"\xff.flac"):
+        path = folder / os.fsdecode(name)
+        write(path, noise(1, 2000))
+        assert read(path, 24000, 1).shape == (1, 2000)
+
+
+@pytest.mark.parametrize("value", [b"bytes.wav", None, 5, io.StringIO()])
+def test_neither_path_nor_stream(value: Any) -> None:
+    found = type(value).__name__
+    message = f"expected a path or a binary stream, found {found}"
+    with pytest.raises(ValueError, match=f"source: {message}"):
+        read(value, 24000, 1)
+    with pytest.raises(ValueError, match=f"target: {message}"):
+        write(value, noise(1, 10))
 
 
 def test_unreadable_sources(tmp_path: Path) -> None:
@@ -278,17 +314,19 @@ def test_an_error_leaves_nothing(tmp_path: Path, rescale: bool, value: float) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_a_link_stays_a_link_and_permissions_follow_the_umask(tmp_path: Path) -> None:
-    (tmp_path / "real.wav").touch()
+def test_a_link_stays_a_link_and_permissions_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "real.wav").touch(mode=0o604)
     (tmp_path / "link.wav").symlink_to(tmp_path / "real.wav")
     old = os.umask(0o027)
     try:
         write(tmp_path / "link.wav", noise(1, 10), overwrite=True)
+        write(tmp_path / "new.wav", noise(1, 10))
     finally:
         os.umask(old)
     assert (tmp_path / "link.wav").is_symlink()
     assert read(tmp_path / "real.wav", 24000, 1).shape == (1, 10)
-    assert (tmp_path / "real.wav").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "real.wav").stat().st_mode & 0o777 == 0o604
+    assert (tmp_path / "new.wav").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -1,4 +1,7 @@
-"""The command lines: what they write, what they print, and how they fail."""
+"""The command lines: what they write, what they print, and how they fail.
+
+Longer than 350 lines: each way to fail is a short test of its own, on the same fixtures.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +24,7 @@ import soundfile
 from tiny import save_tiny_checkpoint
 
 from encodec_fast import __main__ as reference
-from encodec_fast import cli, console, store
+from encodec_fast import cli, console, ecdc, store
 from encodec_fast.codec import Codec
 
 TINY = "encodec_24khz"
@@ -147,6 +151,63 @@ def test_bad_input(error: Callable[..., str]) -> None:
     assert ".wav or .flac" in error("decompress", "a.ecdc", "a.mp3")
 
 
+def test_compress_writes_no_audio(error: Callable[..., str]) -> None:
+    assert cli.main(["compress", "a.wav", "-m", TINY]) == 0
+    for target in ("a.wav", "b.WAV", "b.flac", "b.mp3", "b.ogg"):
+        assert "encodec-fast roundtrip" in error("compress", "-f", "a.wav", target, "-m", TINY)
+    Path("x").write_bytes(Path("a.wav").read_bytes())
+    assert "x: is the input itself" in error("compress", "-f", "x", "x", "-m", TINY)
+
+
+def test_a_folder_as_input(error: Callable[..., str]) -> None:
+    for command in ("compress", "decompress", "roundtrip"):
+        assert "/ is a folder" in error(command, "/")
+        target = "out.ecdc" if command == "compress" else "out.wav"
+        assert "Is a directory" in error(command, "..", target, "-m", TINY)
+    assert "/ is a folder" in error("/", main=reference.main)
+
+
+@pytest.mark.parametrize("model", [TINY, "encodec_48khz"])
+@pytest.mark.parametrize("rate", [44100, 48000])
+@pytest.mark.parametrize(("level", "other"), [(3e38, 1), (3e38, -1), (1e30, 1)])
+def test_very_loud_audio_prints_one_line_at_most(
+    model: str, rate: int, level: float, other: int
+) -> None:
+    wav = level * np.sign(np.sin(np.arange(100000) / 50))[:, None] * [1, other]
+    soundfile.write("loud.wav", wav.astype(np.float32), rate, subtype="FLOAT")
+    done = spawn("roundtrip", "loud.wav", "-m", model, "-b", "6", "--float", "-r")
+    message = done.communicate()[1]
+    if done.returncode == 0:
+        assert message == b""
+    else:
+        assert message.startswith(b"encodec-fast: error: loud")
+        assert message.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+def test_names_that_are_no_utf8(error: Callable[..., str]) -> None:
+    name = os.fsdecode(b"\xff\xfe.wav")
+    Path("a.wav").rename(name)
+    assert cli.main(["compress", name, "-m", TINY]) == 0
+    assert cli.main(["decompress", os.fsdecode(b"\xff\xfe.ecdc")]) == 0
+    assert os.fsdecode(b"\xff\xfe_decompressed.wav") in names()
+    assert "\\udcff\\udcfe.ecdc exists already" in error("compress", name, "-m", TINY)
+
+
+def test_a_model_name_that_is_not_fit_to_print(
+    capsys: pytest.CaptureFixture[str], error: Callable[..., str]
+) -> None:
+    data = ecdc.Header("\x1b[31m\n" * 500, 5, 1).to_bytes() + b"ab"
+    Path("bad.ecdc").write_bytes(data)
+    assert cli.main(["info", "bad.ecdc"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() and len(line) < 150 for line in lines)
+    assert cli.main(["info", "bad.ecdc", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file_size"] == len(data)
+    assert "not a model name" in error("decompress", "bad.ecdc")
+    assert "written by model" in error("decompress", "bad.ecdc", "-m", TINY)
+
+
 def test_wrong_usage_is_status_2() -> None:
     for arguments in ([], ["compress"], ["compress", "a.wav", "-b", "six"], ["dance"]):
         with pytest.raises(SystemExit) as left:
@@ -193,9 +254,11 @@ def test_a_reader_that_has_gone() -> None:
 def test_a_full_disk_leaves_nothing(error: Callable[..., str]) -> None:
     resource = pytest.importorskip("resource")
     assert cli.main(["compress", "a.wav", "-m", TINY]) == 0
+    soundfile.write("long.wav", np.zeros(24000 * 10), 24000)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
+        assert "b.ecdc" in error("compress", "long.wav", "b.ecdc", "-m", TINY)
         for options in ([], ["-r"], ["--float"]):
             assert "b.wav" in error("decompress", "a.ecdc", "b.wav", *options)
     finally:
@@ -205,7 +268,8 @@ def test_a_full_disk_leaves_nothing(error: Callable[..., str]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_killed_command_leaves_nothing() -> None:
     soundfile.write("long.wav", np.zeros(24000 * 1200), 24000)
-    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    cases = ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130))
+    for number, status in cases:
         done = spawn("roundtrip", "long.wav", "b.wav", "-m", TINY)
         waited = time.monotonic()
         while not any(name.endswith(".tmp") for name in names()):
@@ -216,6 +280,32 @@ def test_a_killed_command_leaves_nothing() -> None:
         assert done.communicate()[1] == b""
         assert done.returncode == status
         assert names() == {"a.wav", "long.wav"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_signal_handlers_are_restored_and_ignored_signals_stay_so() -> None:
+    def own(*_: object) -> None: ...
+
+    def command() -> None:
+        assert signal.getsignal(signal.SIGTERM) is not own
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+    before = signal.signal(signal.SIGTERM, own), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert console.run(command) == 0
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+
+
+def test_commands_run_in_any_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    statuses: list[int] = []
+    thread = threading.Thread(target=lambda: statuses.append(cli.main(["models"])))
+    thread.start()
+    thread.join()
+    assert statuses == [0]
 
 
 def test_no_heavy_imports() -> None:
@@ -278,6 +368,13 @@ def test_import_a_program(
     Path("cut.safetensors").write_bytes(Path(program).read_bytes()[:-1000])
     assert "cut.safetensors" in error("models", "import", "cut.safetensors", "-f")
     assert Codec.load(TINY).sample_rate == 24000
+
+
+def test_a_program_is_known_by_the_end_of_a_long_header(tmp_path: Path) -> None:
+    name = b"encodec_fast.program"
+    for size, known in (((1 << 22) - len(name), True), (1 << 23, False)):
+        (tmp_path / "long").write_bytes(bytes(8) + bytes(size) + name)
+        assert cli._is_program(tmp_path / "long") == known
 
 
 def test_import_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

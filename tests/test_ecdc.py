@@ -89,6 +89,25 @@ def test_the_header_is_the_references_byte_for_byte() -> None:
     assert ecdc.read_header(io.BytesIO(expected)) == ecdc.Header("encodec_24khz", 240000, 8)
 
 
+def test_the_size_of_a_header_that_another_program_wrote() -> None:
+    text = b'{"lm":false,"nc":8,"al":240000,"m":"encodec_24khz"}'
+    data = b"ECDC" + struct.pack(">BI", 0, len(text)) + text
+    header = ecdc.read_header(io.BytesIO(data + b"payload"))
+    assert header == ecdc.Header("encodec_24khz", 240000, 8)
+    assert header.stored_size == len(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a" * 101, "\x1b[31m", "a\nb", "\ud800", "\u202e" * 5000, "\x00" * 60000]
+)
+def test_names_that_are_not_fit_to_print(name: str) -> None:
+    shown = ecdc.shown_model(name)
+    assert 0 < len(shown) <= 100
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert ecdc.shown_model("encodec_24khz") == "encodec_24khz"
+
+
 def test_codes_are_packed_frame_by_frame_lowest_bit_first() -> None:
     codes = np.array([[1, 512], [1023, 5], [7, 0]], np.uint16)  # 3 codebooks, 2 frames
     data = written(CAUSAL, 321, 3, [Piece(codes, None, True)])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import encodec_fast.audio
 from encodec_fast import ecdc, files
 from encodec_fast.codec import Codec
+from encodec_fast.output import OutputFile
 from encodec_fast.store import ModelNotFoundError
 
 NAMES = ("encodec_24khz", "encodec_48khz")
@@ -139,6 +140,26 @@ def test_info_without_the_model() -> None:
         files.info(io.BytesIO(ecdc.Header("unknown", 5, 1).to_bytes() + b"ab"), model="other")
 
 
+@pytest.mark.parametrize("name", ["../x", "", "a b", "\x1b[31m", "x" * 5000])
+def test_info_of_a_file_whose_model_has_no_valid_name(name: str) -> None:
+    about = files.info(io.BytesIO(ecdc.Header(name, 5, 1).to_bytes() + b"ab"))
+    assert (about.model, about.payload_size, about.duration) == (name, 2, None)
+
+
+def test_info_counts_the_bytes_of_the_file() -> None:
+    text = b'{ "m" : "unknown", "al" : 5, "nc" : 1, "lm" : false, "more" : [1, 2, 3] }'
+    data = struct.pack(">4sBI", b"ECDC", 0, len(text)) + text + b"ab"
+    assert files.info(io.BytesIO(data)).file_size == len(data)
+
+
+def test_another_model_than_the_file_names(tmp_path: Path) -> None:
+    data = ecdc.Header("\x1b[31m" * 1000, 5, 1).to_bytes()
+    with pytest.raises(ValueError, match="written by model") as caught:
+        files.decompress_file(io.BytesIO(data), tmp_path / "a.wav", model=NAMES[0])
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
 def test_info_of_a_file_with_a_language_model() -> None:
     data = ecdc.Header("encodec_24khz", 24000, 8, True).to_bytes() + bytes(500)
     about = files.info(io.BytesIO(data))
@@ -208,6 +229,81 @@ def test_bad_arguments_leave_nothing(tmp_path: Path) -> None:
     expect_nothing(
         tmp_path, FileNotFoundError, lambda: files.decompress_file(tmp_path / "no", source)
     )
+
+
+def test_a_file_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    output = OutputFile(path)
+    output.path.write_text("late")
+    path.write_text("kept")
+    with pytest.raises(FileExistsError, match=r"a exists already"):
+        output._move()  # past the check that commit makes first
+    output.discard()
+    assert path.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with OutputFile(tmp_path / "a") as output:
+        output.path.write_text("new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_the_input_is_never_the_output(tmp_path: Path) -> None:
+    codec = Codec.load(NAMES[0])
+    source, link = tmp_path / "a.wav", tmp_path / "link.wav"
+    recording(source, codec, 500)
+    link.symlink_to(source)
+    packed = tmp_path / "packed.wav"  # a compressed file under a name that audio may have
+    files.compress_file(codec, source, packed)
+
+    def opened(call: Any) -> None:
+        with source.open("rb") as stream:
+            call(codec, stream, source, overwrite=True)
+
+    for call in (
+        lambda: files.compress_file(codec, source, source, overwrite=True),
+        lambda: files.compress_file(codec, link, source, overwrite=True),
+        lambda: files.roundtrip_file(codec, str(source), link, overwrite=True),
+        lambda: files.decompress_file(packed, packed, overwrite=True),
+        lambda: opened(files.compress_file),
+        lambda: opened(files.roundtrip_file),
+    ):
+        assert "is the input itself" in expect_nothing(tmp_path, ValueError, call)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_audio_that_the_model_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    codec = Codec.load(NAMES[1], threads=threads)
+    wav = np.full((200000, 2), 3e38, np.float32)
+    soundfile.write(tmp_path / "a.wav", wav, 48000, subtype="FLOAT")
+    for call, target in ((files.compress_file, "a.ecdc"), (files.roundtrip_file, "b.wav")):
+        message = expect_nothing(
+            tmp_path,
+            ValueError,
+            lambda call=call, target=target: call(codec, tmp_path / "a.wav", tmp_path / target),
+        )
+        assert message.startswith(f"{tmp_path / 'a.wav'}: too loud")
+
+
+def test_neither_path_nor_stream(tmp_path: Path) -> None:
+    codec = Codec.load(NAMES[0])
+    bad: Any = b"bytes"
+    for call in (
+        lambda: files.decompress_file(bad, tmp_path / "a.wav"),
+        lambda: files.info(bad),
+        lambda: files.compress_file(codec, bad, tmp_path / "a.ecdc"),
+        lambda: files.roundtrip_file(codec, bad, tmp_path / "a.wav"),
+    ):
+        message = expect_nothing(tmp_path, ValueError, call)
+        assert message == "source: expected a path or a binary stream, found bytes"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -18,7 +18,7 @@ from encodec_fast.codec import Codec, Codes  # noqa: E402
 
 MIN_SHARE = {6.0: 0.999, 24.0: 0.99}
 MIN_DECODER_SNR = 90.0
-MEASURED_SECONDS = {"encodec_24khz": 24.0, "encodec_48khz": 12.0}
+MEASURED_SECONDS = {"encodec_24khz": 16.0, "encodec_48khz": 8.0}
 
 
 def reference_codes(codec: Codec, peer: Peer, wav: FloatArray, bandwidth: float) -> Codes:

@@ -67,4 +67,5 @@ def test_impossible_configurations_are_refused(change: dict[str, object], messag
 
 def test_config_does_not_import_torch() -> None:
     code = "import encodec_fast.models.config, sys; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # Not from the checkout, whose sources without the native core would come first.
+    subprocess.run([sys.executable, "-c", code], cwd=sys.prefix, check=True)
