@@ -39,11 +39,19 @@ class MelLoss(nn.Module):
     """Mean over window lengths of L1 on power mel spectra plus MSE on their log10 (paper eq. 1).
 
     Windows are 2^low .. 2^high samples with hops of a quarter, 64 filters from 64 Hz, the spectra
-    normalised by the window's energy, the logarithm floored at 1e-5.
+    normalised by the window's energy, the logarithm floored at `floor`.
     """
 
-    def __init__(self, sample_rate: int, low: int = 6, high: int = 10, n_mels: int = 64) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        low: int = 6,
+        high: int = 10,
+        n_mels: int = 64,
+        floor: float = 1e-5,
+    ) -> None:
         super().__init__()
+        self.floor = floor
         self.sizes = [2**i for i in range(low, high + 1)]
         for size in self.sizes:
             window = torch.hann_window(size)
@@ -72,5 +80,5 @@ class MelLoss(nn.Module):
         for size in self.sizes:
             a, b = self._mel(x, size), self._mel(y, size)
             total = total + F.l1_loss(b, a)
-            total = total + F.mse_loss(torch.log10(1e-5 + b), torch.log10(1e-5 + a))
+            total = total + F.mse_loss(torch.log10(self.floor + b), torch.log10(self.floor + a))
         return total / (2 * len(self.sizes))

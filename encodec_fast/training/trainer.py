@@ -47,7 +47,8 @@ class Settings:
     average_decay: float = 0.999
     clip: float = 1.0
     snr_weight: float = 1.0
-    mel_weight: float = 0.1
+    mel_weight: float = 1.0
+    mel_floor: float = 1e-6
     commitment_weight: float = 1.0
     save_minutes: float = 3.0
     threads: int = 1
@@ -70,7 +71,7 @@ class Trainer:
         self.model = EncodecModel(self.config).train()
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, betas=(0.5, 0.9))
-        self.mel = MelLoss(self.config.sample_rate)
+        self.mel = MelLoss(self.config.sample_rate, floor=settings.mel_floor)
         self.balancer = Balancer({"snr": settings.snr_weight, "mel": settings.mel_weight})
         self.step = 0
         self.elapsed = 0.0
