@@ -81,9 +81,9 @@ def white_noise(seed: int, channels: int, length: int) -> FloatArray:
     return rng.uniform(-1.0, 1.0, (channels, length)).astype(np.float32)
 
 
-def hard_signals(channels: int) -> dict[str, FloatArray]:
+def hard_signals(channels: int, length: int = 24001) -> dict[str, FloatArray]:
     """Return silence, full-scale noise and, in stereo, channels that cancel out, by name."""
-    noise = white_noise(3, channels, 24001)
+    noise = white_noise(3, channels, length)
     signals = {"silence": np.zeros_like(noise), "noise": noise}
     if channels == 2:
         signals["anti-phase"] = np.concatenate([noise[:1], -noise[:1]]) * np.float32(0.5)
