@@ -1,7 +1,8 @@
 """encodec_fast: the EnCodec neural audio codec on a native core, without PyTorch at run time."""
 
 from encodec_fast._native import cpu_info
-from encodec_fast.codec import Codec, Codes, decompress
+from encodec_fast.codec import Codec, decompress
+from encodec_fast.codes import Codes
 from encodec_fast.files import decompress_file
 from encodec_fast.store import ModelNotFoundError
 

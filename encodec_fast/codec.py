@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,13 @@ import numpy as np
 from encodec_fast import _native, ecdc
 from encodec_fast._native import Audio, CodeArray
 from encodec_fast.blocks import BlockDecoder, BlockEncoder, Piece
+from encodec_fast.codes import Codes, checked_pieces, is_torch
 from encodec_fast.program import Program
 from encodec_fast.store import find_model, find_program
 from encodec_fast.streaming import BLOCK_FRAMES, StreamDecoder, StreamEncoder
 
 # Recordings that encode_many advances together: enough to share each read of the weights.
 _LANES = 8
-_MAX_LEVEL = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A coded recording.
-
-    codes: one array [n_q, frames] per segment (a single one for models that do not segment), uint16
-    (int64 when they come from a torch tensor); scales: one level per segment, or None for models
-    that do not normalise; audio_length: samples per channel; sample_rate in Hz; model: its name.
-    """
-
-    codes: list[Any]
-    scales: list[float] | None
-    audio_length: int
-    sample_rate: int
-    model: str
 
 
 class Codec:
@@ -114,7 +97,7 @@ class Codec:
         audio = self._audio("wav", wav, sample_rate)
         encoder = self.block_encoder(n_q)
         pieces = encoder.push(audio) + encoder.flush()
-        return self._codes(pieces, audio.shape[1], _is_torch(wav))
+        return self._codes(pieces, audio.shape[1], is_torch(wav))
 
     def encode_many(
         self, wavs: Sequence[Any], bandwidth: float | None = 6.0, sample_rate: int | None = None
@@ -150,14 +133,14 @@ class Codec:
             with ThreadPoolExecutor(self.threads) as pool:
                 list(pool.map(run, groups))
         return [
-            self._codes(pieces, audio.shape[1], _is_torch(wav))
+            self._codes(pieces, audio.shape[1], is_torch(wav))
             for pieces, audio, wav in zip(results, audios, wavs, strict=True)
         ]
 
     def decode(self, codes: Codes) -> Any:
         """The recording [channels, audio_length] of `codes`: float32 numpy, or torch if the codes
         are torch tensors. Raises ValueError for codes that no recording of this model has."""
-        pieces = self._pieces(codes)
+        pieces = checked_pieces(codes, self.program)
         decoder = self.block_decoder()
         parts = [decoder.push(piece) for piece in pieces]
         wav = np.concatenate([*parts, decoder.flush()], axis=1)
@@ -165,14 +148,14 @@ class Codec:
         if not isinstance(length, (int, np.integer)) or not 1 <= length <= wav.shape[1]:
             raise ValueError(f"codes: expected audio_length in 1..{wav.shape[1]}, found {length!r}")
         wav = np.ascontiguousarray(wav[:, :length])
-        return _to_torch(wav) if _is_torch(codes.codes[0]) else wav
+        return _to_torch(wav) if is_torch(codes.codes[0]) else wav
 
     def compress(self, wav: Any, bandwidth: float | None = 6.0) -> bytes:
         """The recording as the bytes of an .ecdc file (version 0). Arguments and errors as
         `encode`."""
         codes = self.encode(wav, bandwidth)
         buffer = io.BytesIO()
-        pieces = self._pieces(codes)
+        pieces = checked_pieces(codes, self.program)
         n_q = pieces[0].codes.shape[0]
         ecdc.write(buffer, self, codes.audio_length, n_q, pieces)
         return buffer.getvalue()
@@ -181,7 +164,7 @@ class Codec:
         """The recording float32 [channels, samples] in the bytes of an .ecdc file that this model
         wrote. Raises ValueError for data of another model, damaged or foreign data, and EOFError
         for truncated data."""
-        reader = ecdc.Reader(io.BytesIO(data), "data")
+        reader = ecdc.Reader(io.BytesIO(_checked_bytes(data)), "data")
         if reader.header.model != self.name:
             raise ValueError(
                 f"data: expected model {self.name}, found {ecdc.shown_model(reader.header.model)}"
@@ -229,13 +212,15 @@ class Codec:
     # --- inside -----------------------------------------------------------------------------------
 
     def _audio(self, name: str, wav: Any, sample_rate: int | None) -> Audio:
-        if _is_torch(wav):
+        if is_torch(wav):
             wav = wav.detach().cpu()
             wav = (wav.float() if wav.is_floating_point() else wav).numpy()  # bfloat16 too
         audio = _native.as_audio(name, wav, (self.channels, None))
         if audio.shape[1] == 0:
             raise ValueError(f"{name}: expected at least one sample, found none")
-        if sample_rate not in (None, self.sample_rate):
+        if sample_rate is not None and not isinstance(sample_rate, (int, np.integer)):
+            raise ValueError(f"sample_rate: expected an integer, found {sample_rate!r}")
+        if sample_rate is not None and sample_rate != self.sample_rate:
             from encodec_fast.audio import convert_audio
 
             audio = convert_audio(audio, sample_rate, self.sample_rate, self.channels)
@@ -276,45 +261,6 @@ class Codec:
             arrays, scales if self.normalize else None, length, self.sample_rate, self.name
         )
 
-    def _pieces(self, codes: Codes) -> list[Piece]:
-        """Checked pieces of codes that a user may have built."""
-        if codes.model != self.name:
-            raise ValueError(f"codes: expected model {self.name}, found {codes.model!r}")
-        if codes.sample_rate != self.sample_rate:
-            raise ValueError(
-                f"codes: expected sample_rate {self.sample_rate}, found {codes.sample_rate!r}"
-            )
-        if len(codes.codes) == 0 or (self.causal and len(codes.codes) != 1):
-            expected = "one segment" if self.causal else "at least one segment"
-            raise ValueError(f"codes: expected {expected}, found {len(codes.codes)}")
-        scales: Sequence[float | None] = [None] * len(codes.codes)
-        if self.normalize:
-            scales = [] if codes.scales is None else codes.scales
-            if len(scales) != len(codes.codes):
-                raise ValueError(
-                    f"scales: expected one per segment ({len(codes.codes)}), found {len(scales)}"
-                )
-        pieces = []
-        n_q: int | None = None
-        for index, (segment, scale) in enumerate(zip(codes.codes, scales, strict=True)):
-            name = f"codes[{index}]"
-            if _is_torch(segment):
-                segment = segment.detach().cpu().numpy()
-            array = _native.as_codes(name, segment, (n_q, None), self.codebook_size)
-            n_q = array.shape[0]
-            most = array.shape[1]
-            if self.segment_length is not None:
-                most = -(-self.segment_length // self.hop)
-            if not 1 <= n_q <= self.n_codebooks or not 1 <= array.shape[1] <= most:
-                raise ValueError(
-                    f"{name}: expected shape [1..{self.n_codebooks}, 1..{most or 1} frames], "
-                    f"found {list(array.shape)}"
-                )
-            if self.normalize and not _is_level(scale):
-                raise ValueError(f"scales[{index}]: expected a finite level, found {scale!r}")
-            pieces.append(Piece(array, None if scale is None else float(scale), True))
-        return pieces
-
 
 def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tuple[Audio, int]:
     """The recording float32 [channels, samples] in the bytes of an .ecdc file, and its sample rate.
@@ -324,7 +270,7 @@ def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tupl
     EOFError for truncated data.
     """
     if model is None:
-        model = find_model(ecdc.read_header(io.BytesIO(data), "data").model)
+        model = find_model(ecdc.read_header(io.BytesIO(_checked_bytes(data)), "data").model)
     codec = Codec.load(model)
     return codec.decompress(data), codec.sample_rate
 
@@ -334,13 +280,10 @@ def _check_batch(batch: int | None) -> None:
         raise ValueError(f"batch: expected an integer of at least 1, found {batch!r}")
 
 
-def _is_level(scale: object) -> bool:
-    return isinstance(scale, (int, float, np.floating)) and bool(0 <= scale <= _MAX_LEVEL)
-
-
-def _is_torch(value: object) -> bool:
-    """Whether value is a torch tensor; does not import torch, whose types tell."""
-    return type(value).__module__.partition(".")[0] == "torch"
+def _checked_bytes(data: object) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ValueError(f"data: expected the bytes of a file, found {type(data).__name__}")
+    return bytes(data)
 
 
 def _to_torch(array: Any) -> Any:

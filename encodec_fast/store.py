@@ -70,8 +70,9 @@ def find_model(name: str) -> Path:
             return folder / file
     known = ", ".join(program.name for program in list_programs()) or "none"
     raise ModelNotFoundError(
-        f"model {name} not found (available: {known}): import its checkpoint once with "
-        f"`encodec-fast models import CHECKPOINT`, which puts {file} into {models_dir()}"
+        f"model {name} not found (available: {known}): import it once with `encodec-fast models "
+        f"import CHECKPOINT` (a file, a folder, or encodec_24khz or encodec_48khz to download it; "
+        f"needs encodec-fast[torch]), which puts {file} into {models_dir()}"
     )
 
 

@@ -49,7 +49,9 @@ class _Stream(Generic[Array]):
         if self._flushed:
             raise ValueError("stream: was flushed; call reset() to begin a new one")
         if self._failed:  # in the midst of a block: what it did to the state is unknown
-            raise ValueError("stream: an earlier call failed; call reset() to begin a new one")
+            raise ValueError(
+                "stream: an earlier call failed (call reset()), or another thread is in one"
+            )
 
     def _feed(self, chunk: Array, last: bool) -> list[npt.NDArray[Any]]:
         """Run what is ready of the pending input and `chunk` (both [..., length])."""

@@ -269,11 +269,24 @@ def test_a_failed_push_ends_the_stream(codecs: Callable[[str], ef.Codec]) -> Non
     wav = recording(400)
     with pytest.raises(MemoryError):
         encoder.push(wav)
-    with pytest.raises(ValueError, match=r"failed.*reset"):
+    with pytest.raises(ValueError, match=r"an earlier call failed \(call reset"):
         encoder.push(wav)
     encoder.reset()
     codes = np.concatenate([encoder.push(wav), encoder.flush()], axis=1)
     assert np.array_equal(codes, codecs("reflect").encode(wav, 6.0).codes[0])
+
+
+def test_wrong_types(codecs: Callable[[str], ef.Codec]) -> None:
+    codec: Any = codecs("reflect")
+    module: Any = ef
+    for call in (
+        lambda: module.decompress("talk.ecdc"),
+        lambda: codec.decompress(None),
+        lambda: codec.decode(np.zeros((2, 5), np.uint16)),
+        lambda: codec.encode(recording(10), sample_rate="x"),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            call()
 
 
 def test_too_loud_for_a_level(codecs: Callable[[str], ef.Codec]) -> None:

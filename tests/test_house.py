@@ -27,6 +27,7 @@ TIERS = {
     "program": 2,
     "streaming": 3,
     "blocks": 4,
+    "codes": 5,
     "ecdc": 5,
     "audio": 5,
     "audio_writer": 6,

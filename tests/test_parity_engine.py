@@ -14,7 +14,7 @@ pytest.importorskip("transformers", reason="the peers need the test extra")
 
 from peers import Peer  # noqa: E402
 
-from encodec_fast.codec import Codec, Codes  # noqa: E402
+from encodec_fast import Codec, Codes  # noqa: E402
 
 MIN_SHARE = {6.0: 0.999, 24.0: 0.99}
 MIN_DECODER_SNR = 90.0
