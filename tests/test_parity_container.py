@@ -15,11 +15,7 @@ pytest.importorskip("transformers", reason="the peers need the test extra")
 
 from peers import Peer, import_encodec  # noqa: E402
 
-from encodec_fast import (  # noqa: E402
-    Codec,
-    Codes,
-    ecdc,
-)
+from encodec_fast import Codec, Codes, ecdc  # noqa: E402
 from encodec_fast.blocks import Piece  # noqa: E402
 
 MIN_SNR = 90.0
