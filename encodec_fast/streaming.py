@@ -5,6 +5,7 @@ What a stream returns, joined, never depends on how its input was cut.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ BLOCK_FRAMES = 16
 Array = TypeVar("Array", bound=npt.NDArray[Any])
 
 
-class _Stream(Generic[Array]):
+class _Stream(ABC, Generic[Array]):
     """Collects input until it makes whole blocks and feeds them to a batch of native streams.
 
     `unit` is the input length of one frame (hop samples, or one frame of codes), `start` the length
@@ -42,8 +43,9 @@ class _Stream(Generic[Array]):
         self._flushed = False
         self._failed = False
 
+    @abstractmethod
     def _run(self, block: Array, last: bool) -> npt.NDArray[Any]:
-        raise NotImplementedError
+        """Pass one block [..., length] to the native streams."""
 
     def _check_open(self) -> None:
         if self._flushed:
