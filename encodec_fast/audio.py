@@ -170,6 +170,7 @@ class AudioReader:
         self._stack.close()
 
 
+# soundfile has no types, which mypy --strict reports for a subclass.
 class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
     """A file read from start to end.
 

@@ -69,6 +69,7 @@ class AudioWriter:
             if rescale:
                 import tempfile  # not at the top: start-up time
 
+                # Closed by the stack, not by a `with` block here.
                 self._unscaled = tempfile.TemporaryFile(dir=self._output.folder)  # noqa: SIM115
                 self._stack.callback(self._unscaled.close)
         except BaseException:
