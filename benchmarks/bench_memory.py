@@ -1,24 +1,47 @@
-"""How much memory do `compress` and `decompress` need for a long recording?
+"""How much memory do `compress` and `decompress` need, and does it grow with the recording?
 
-    python benchmarks/bench_memory.py [--minutes 180] [--rate 24000] [--channels 1] [--model NAME]
+    python benchmarks/bench_memory.py [--minutes 1 180] [--rate 24000] [--channels 1]
+        [--model NAME] [--json]
 
-Writes a recording of that length block by block, runs the command line on it in processes of its
+Writes recordings of those lengths block by block, runs the command line on each in processes of its
 own and reports the peak resident memory of each. Exit status 1 above `--limit-mb`. POSIX only.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from report import machine, markdown
+from report import machine, parser, publish
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one command took for one recording."""
+
+    minutes: float
+    command: str
+    wall_seconds: float
+    peak_mb: float
+    output_mb: float
+
+    def cells(self) -> dict[str, str]:
+        """A row of the table."""
+        return {
+            "minutes": f"{self.minutes:g}",
+            "command": self.command,
+            "wall, s": f"{self.wall_seconds:.1f}",
+            "x real time": f"{60 * self.minutes / self.wall_seconds:.0f}",
+            "peak memory, MB": f"{self.peak_mb:.0f}",
+            "output, MB": f"{self.output_mb:.1f}",
+        }
 
 
 def write_recording(path: Path, minutes: float, rate: int, channels: int) -> None:
@@ -47,42 +70,42 @@ def run(arguments: list[str], folder: str) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss * unit / 1e6
 
 
-def main() -> None:
-    """Parse the arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=180.0)
-    parser.add_argument("--rate", type=int, default=24000)
-    parser.add_argument("--channels", type=int, default=1)
-    parser.add_argument("--model", default="nano_24khz", help="a name or a program file")
-    parser.add_argument("--limit-mb", type=float, default=300.0)
-    parser.add_argument("--folder", type=Path, help="where the recording goes; default: temporary")
-    args = parser.parse_args()
-    model = str(Path(args.model).resolve()) if Path(args.model).is_file() else args.model
-    facts = machine()
-    rows = []
-    peaks = []
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+def measure(minutes: float, rate: int, channels: int, model: str, parent: Path | None) -> list[Run]:
+    """Compress and decompress one recording in a folder below `parent`."""
+    runs = []
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         source, packed = Path(folder) / "source.wav", Path(folder) / "packed.ecdc"
         decoded = Path(folder) / "decoded.wav"
-        write_recording(source, args.minutes, args.rate, args.channels)
-        commands = {
-            "compress": ["compress", "-m", model, str(source), str(packed)],
-            "decompress": ["decompress", "-m", model, str(packed), str(decoded)],
-        }
-        for name, arguments in commands.items():
-            wall, peak = run(arguments, folder)
-            peaks.append(peak)
-            output = Path(arguments[-1]).stat().st_size
-            speed = args.minutes * 60 / wall
-            rows.append([name, f"{wall:.1f}", f"{speed:.0f}", f"{peak:.0f}", f"{output / 1e6:.1f}"])
-    title = (
-        f"bench_memory: {args.minutes:g} minutes, {args.rate} Hz, "
-        f"{args.channels} channel(s), {Path(model).stem}"
-    )
-    header = ["command", "wall, s", "x real time", "peak memory, MB", "output, MB"]
-    print(markdown(title, facts, header, rows))
-    if max(peaks) > args.limit_mb:
-        raise SystemExit(f"peak memory {max(peaks):.0f} MB is above {args.limit_mb:.0f} MB")
+        write_recording(source, minutes, rate, channels)
+        for command, given, made in (
+            ("compress", source, packed),
+            ("decompress", packed, decoded),
+        ):
+            wall, peak = run([command, "-m", model, str(given), str(made)], folder)
+            runs.append(Run(minutes, command, wall, peak, made.stat().st_size / 1e6))
+    return runs
+
+
+def main() -> None:
+    """Parse the arguments, measure, print."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--minutes", type=float, nargs="+", default=[1.0, 180.0])
+    arguments.add_argument("--rate", type=int, default=24000)
+    arguments.add_argument("--channels", type=int, default=1)
+    arguments.add_argument("--model", default="nano_24khz", help="a name or a program file")
+    arguments.add_argument("--limit-mb", type=float, default=300.0)
+    arguments.add_argument("--folder", type=Path, help="for the recordings; default: temporary")
+    args = arguments.parse_args()
+    model = str(Path(args.model).resolve()) if Path(args.model).is_file() else args.model
+    facts = machine()
+    runs: list[Run] = []
+    for minutes in args.minutes:
+        runs += measure(minutes, args.rate, args.channels, model, args.folder)
+    title = f"bench_memory: {args.rate} Hz, {args.channels} channel(s), {Path(model).stem}"
+    publish(args.json, facts, {title: runs})
+    highest = max(r.peak_mb for r in runs)
+    if highest > args.limit_mb:
+        raise SystemExit(f"peak memory {highest:.0f} MB is above {args.limit_mb:.0f} MB")
 
 
 if __name__ == "__main__":

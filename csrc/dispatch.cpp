@@ -2,43 +2,61 @@
 
 #include <cstdlib>
 #include <stdexcept>
-#include <string>
 
 namespace encodec_fast {
 
 namespace portable {
 extern const Kernels table;
 }
-#ifdef ENCODEC_FAST_HAVE_AVX2
+#ifdef ENCODEC_FAST_X86
 namespace avx2 {
+extern const Kernels table;
+}
+namespace avx512 {
 extern const Kernels table;
 }
 #endif
 
 namespace {
 
-constexpr Isa kPortable = {"portable", &portable::table};
+struct Level {
+  Isa isa;
+  bool (*supported)();
+};
 
-#ifdef ENCODEC_FAST_HAVE_AVX2
-constexpr Isa kAvx2 = {"avx2", &avx2::table};
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+// Plainest first. Only x86-64 builds have the others.
+const Level kLevels[] = {
+    {{"portable", &portable::table}, [] { return true; }},
+#ifdef ENCODEC_FAST_X86
+    {{"avx2", &avx2::table},
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+    {{"avx512", &avx512::table},
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("fma");
+     }},
 #else
-constexpr Isa kAvx2 = {"avx2", nullptr};
-bool has_avx2() { return false; }
+    {{"avx2", nullptr}, [] { return false; }},
+    {{"avx512", nullptr}, [] { return false; }},
 #endif
+};
 
 Isa choose() {
   const char* forced = std::getenv("ENCODEC_FAST_ISA");
-  if (forced == nullptr || *forced == '\0') return has_avx2() ? kAvx2 : kPortable;
-  const std::string name = forced;
-  if (name == kPortable.name) return kPortable;
-  if (name != kAvx2.name) {
-    throw std::invalid_argument("ENCODEC_FAST_ISA: expected 'portable' or 'avx2', found '" + name +
-                                "'");
+  const std::string name = forced == nullptr ? "" : forced;
+  Isa best = kLevels[0].isa;
+  for (const Level& level : kLevels) {
+    if (name == level.isa.name) {
+      if (level.supported()) return level.isa;
+      throw std::invalid_argument("ENCODEC_FAST_ISA: this CPU or build has no '" + name +
+                                  "', at most '" + best.name + "'");
+    }
+    if (level.supported()) best = level.isa;
   }
-  if (!has_avx2())
-    throw std::invalid_argument("ENCODEC_FAST_ISA: this CPU or build has no '" + name + "'");
-  return kAvx2;
+  if (name.empty()) return best;
+  throw std::invalid_argument("ENCODEC_FAST_ISA: expected 'portable', 'avx2' or 'avx512', found '" +
+                              name + "'");
 }
 
 }  // namespace
@@ -46,6 +64,14 @@ Isa choose() {
 const Isa& isa() {
   static const Isa chosen = choose();
   return chosen;
+}
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (const Level& level : kLevels) {
+    if (level.supported()) names.emplace_back(level.isa.name);
+  }
+  return names;
 }
 
 }  // namespace encodec_fast

@@ -1,6 +1,9 @@
 // The instruction set is chosen once per process; the engine calls kernels through this table.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "kernels/activations.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
@@ -10,16 +13,16 @@ namespace encodec_fast {
 
 struct Kernels {
   void (*gemm)(const GemmArgs&) noexcept;
-  void (*elu)(const float* x, float* y, int64_t n) noexcept;
+  void (*activate)(const float* x, const float* add, float* out, float* elu, int64_t n) noexcept;
   void (*lstm_cell)(const float* gates, float* cell, float* out, int64_t hidden) noexcept;
   void (*rvq_encode)(const RvqCodebooks&, float* residual, int64_t rows, int64_t n_q,
                      uint16_t* codes, int64_t code_stride) noexcept;
   void (*rvq_decode)(const RvqCodebooks&, const uint16_t* codes, int64_t code_stride, int64_t rows,
                      int64_t n_q, float* latent) noexcept;
-  double (*sum)(const float* x, int64_t n) noexcept;
-  double (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
-  void (*normalize)(float* x, int64_t rows, int64_t channels, float mean, const float* scale,
-                    const float* offset, const float* add) noexcept;
+  float (*sum)(const float* x, int64_t n) noexcept;
+  float (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
+  void (*normalize)(const float* x, int64_t rows, int64_t channels, float mean, const float* scale,
+                    const float* offset, const float* add, float* out, float* elu) noexcept;
 };
 
 struct Isa {
@@ -27,9 +30,12 @@ struct Isa {
   const Kernels* kernels;
 };
 
-// The best level this CPU has, or the one named by ENCODEC_FAST_ISA (portable, avx2).
+// The best level this CPU has, or the one named by ENCODEC_FAST_ISA (portable, avx2, avx512).
 // Throws std::invalid_argument for an unknown name and for a level that this CPU or build lacks.
 const Isa& isa();
+
+// The levels that this CPU and build have, plainest first.
+std::vector<std::string> supported_isas();
 
 inline const Kernels& kernels() { return *isa().kernels; }
 

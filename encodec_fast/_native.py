@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ try:
         Graph,
         isa,
         segment_scale,
+        supported_isas,
     )
 except ModuleNotFoundError as error:
     raise ImportError(
@@ -27,6 +28,7 @@ __all__ = [
     "BitPacker",
     "BitUnpacker",
     "Codebooks",
+    "CpuInfo",
     "Decoder",
     "Encoder",
     "Graph",
@@ -40,13 +42,21 @@ Audio = npt.NDArray[np.float32]
 CodeArray = npt.NDArray[np.uint16]
 
 
-def cpu_info() -> dict[str, str]:
-    """The instruction set in use: {"isa": "avx2"} or {"isa": "portable"}.
+class CpuInfo(TypedDict):
+    """Instruction sets: the one in use, and all that this CPU and build have, plainest first."""
 
-    The environment variable ENCODEC_FAST_ISA forces one; raises ValueError for an unknown name
-    and for one that this CPU lacks.
+    isa: str
+    supported: tuple[str, ...]
+
+
+def cpu_info() -> CpuInfo:
+    """The instruction sets: {"isa": "avx2", "supported": ("portable", "avx2")}, say.
+
+    The names are "portable", "avx2" and "avx512". Without the environment variable
+    ENCODEC_FAST_ISA the last supported one is in use; it forces another. Raises ValueError for an
+    unknown name in it and for one that this CPU or build lacks.
     """
-    return {"isa": isa()}
+    return {"isa": isa(), "supported": tuple(supported_isas())}
 
 
 def as_audio(name: str, value: Any, shape: tuple[int | None, ...]) -> Audio:
@@ -58,8 +68,10 @@ def as_audio(name: str, value: Any, shape: tuple[int | None, ...]) -> Audio:
     if array.dtype.kind != "f":
         raise ValueError(f"{name}: expected floating-point samples, found {array.dtype}")
     _check_shape(name, array, shape)
-    with np.errstate(over="ignore"):
-        array = np.require(array, np.float32, ["C", "A"])
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    array = _contiguous(array)
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite samples, found NaN or infinity")
     return array
@@ -74,17 +86,24 @@ def as_codes(name: str, value: Any, shape: tuple[int | None, ...], size: int) ->
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected integer codes, found {array.dtype}")
     _check_shape(name, array, shape)
-    if array.size and not (array.min() >= 0 and array.max() < size):
+    if array.size and (array.max() >= size or (array.dtype.kind == "i" and array.min() < 0)):
         raise ValueError(
             f"{name}: expected codes in 0..{size - 1}, found {array.min()}..{array.max()}"
         )
-    return np.require(array, np.uint16, ["C", "A"])
+    return _contiguous(array if array.dtype == np.uint16 else array.astype(np.uint16))
+
+
+def _contiguous(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As np.require(array, requirements=["C", "A"]), without its time where nothing is to do."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
 
 
 def _check_shape(name: str, array: npt.NDArray[Any], shape: tuple[int | None, ...]) -> None:
-    fits = array.ndim == len(shape) and all(
-        expected in (None, found) for expected, found in zip(shape, array.shape, strict=True)
-    )
+    found = array.shape
+    fits = len(found) == len(shape)
+    for size, expected in zip(found, shape, strict=False):
+        fits = fits and expected in (None, size)
     if not fits:
-        expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name}: expected shape [{expected}], found {list(array.shape)}")
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected shape [{sizes}], found {list(found)}")

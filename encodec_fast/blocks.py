@@ -5,67 +5,21 @@ Causal models are streamed; segmented models are coded segment by segment, on se
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
-from encodec_fast import _native
 from encodec_fast._native import Audio, CodeArray
 from encodec_fast.program import Program
+from encodec_fast.segments import Ordered, Piece, Segment, SegmentDecoder, SegmentEncoder
 from encodec_fast.streaming import StreamDecoder, StreamEncoder
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-T = TypeVar("T")
-
-
-class Piece(NamedTuple):
-    """Consecutive frames of one segment.
-
-    codes: uint16 [n_q, frames]; scale: the segment's level (normalising models only, else None);
-    start: whether a segment begins with this piece.
-    """
-
-    codes: CodeArray
-    scale: float | None
-    start: bool
-
-
-class Ordered(Generic[T]):
-    """Runs jobs on up to `threads` threads and hands their results back in the order given."""
-
-    def __init__(self, threads: int) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        if threads > 1:
-            from concurrent.futures import ThreadPoolExecutor  # only here: start-up time
-
-            self._pool = ThreadPoolExecutor(threads)
-        self._waiting: deque[Future[T]] = deque()
-        self._most = 2 * threads
-
-    def submit(self, job: Callable[..., T], *args: Any) -> list[T]:
-        """Start a job; returns the results that have to leave for the queue to stay short."""
-        if self._pool is None:
-            return [job(*args)]
-        self._waiting.append(self._pool.submit(job, *args))
-        return [self._waiting.popleft().result()] if len(self._waiting) > self._most else []
-
-    def drain(self) -> list[T]:
-        """Wait for all jobs and return the remaining results."""
-        results = [future.result() for future in self._waiting]
-        self._waiting.clear()
-        if self._pool is not None:
-            self._pool.shutdown()
-        return results
 
 
 class BlockEncoder:
     """A recording of any length to pieces, in constant memory; segments run on `threads`.
 
-    Feed chunks [channels, any length] to `push`, then call `flush` once.
+    Feed chunks [channels, any length] to `push`, then call `flush` once. In a `with` block, an
+    error leaves no thread behind.
     """
 
     def __init__(self, program: Program, n_q: int, threads: int) -> None:
@@ -76,18 +30,19 @@ class BlockEncoder:
         if program.encoder.causal:
             self._stream = StreamEncoder(program, n_q, None, "exact")
         else:
-            self._jobs: Ordered[Piece] = Ordered(threads)
+            self._jobs = Ordered(SegmentEncoder(program, n_q), threads)
             self._rest = np.zeros((program.header.channels, 0), np.float32)
 
     def push(self, chunk: Audio) -> list[Piece]:
         """The pieces that are finished after float32 samples [channels, any length]."""
         if self._stream is not None:
             return self._piece(self._stream.push(chunk))
-        header = self._program.header
-        self._rest = np.concatenate([self._rest, chunk], axis=1)
+        rest = np.concatenate([self._rest, chunk], axis=1) if self._rest.shape[1] else chunk
         pieces: list[Piece] = []
-        while self._rest.shape[1] >= (header.segment_length or 0):
-            pieces += self._next_segment()
+        while rest.shape[1] >= (self._program.header.segment_length or 0):
+            pieces += self._jobs.push(self._segment(rest))
+            rest = rest[:, self._program.header.segment_stride :]
+        self._rest = rest.copy()  # not the caller's array
         return pieces
 
     def flush(self) -> list[Piece]:
@@ -96,8 +51,16 @@ class BlockEncoder:
             return self._piece(self._stream.flush())
         pieces: list[Piece] = []
         while self._rest.shape[1]:
-            pieces += self._next_segment()
-        return pieces + self._jobs.drain()
+            pieces += self._jobs.push(self._segment(self._rest))
+            self._rest = self._rest[:, self._program.header.segment_stride :]
+        return pieces + self._jobs.flush()
+
+    def __enter__(self) -> BlockEncoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is None:
+            self._jobs.close()
 
     def _piece(self, codes: CodeArray) -> list[Piece]:
         if codes.shape[1] == 0:
@@ -105,31 +68,8 @@ class BlockEncoder:
         start, self._fresh = self._fresh, False
         return [Piece(codes, None, start)]
 
-    def _next_segment(self) -> list[Piece]:
-        header = self._program.header
-        segment = np.ascontiguousarray(self._rest[:, : header.segment_length])
-        self._rest = self._rest[:, header.segment_stride :]
-        return self._jobs.submit(encode_segment, self._program, segment, self._n_q)
-
-
-def encode_segment(program: Program, segment: Audio, n_q: int) -> Piece:
-    """Code one whole segment [channels, samples >= 1] of a segmented model (paper 3.1). Raises
-    ValueError for one that is too loud to have a level."""
-    scale = None
-    if program.header.normalize:
-        scale = _native.segment_scale(segment)
-        if not scale < float("inf"):
-            raise ValueError("wav: too loud, the level of a segment overflows float32")
-    native = _native.Encoder(program.encoder, program.codebooks, 1, False)
-    codes = native.run([segment], [True], [1.0 if scale is None else scale], n_q)[0]
-    return Piece(codes, scale, True)
-
-
-def decode_segment(program: Program, piece: Piece) -> Audio:
-    """The samples [channels, frames * hop] of one whole segment."""
-    native = _native.Decoder(program.decoder, program.codebooks, 1, False)
-    scale = 1.0 if piece.scale is None else piece.scale
-    return native.run([piece.codes], [True], [scale])[0]
+    def _segment(self, rest: Audio) -> Segment:
+        return Segment(rest[:, : self._program.header.segment_length].copy(), "wav")
 
 
 class OverlapAdd:
@@ -173,7 +113,7 @@ class OverlapAdd:
 
 class BlockDecoder:
     """Pieces to audio in constant memory; segments run on `threads`. The caller trims the result
-    to the recording's length."""
+    to the recording's length. In a `with` block, an error leaves no thread behind."""
 
     def __init__(self, program: Program, threads: int) -> None:
         self._program = program
@@ -182,21 +122,29 @@ class BlockDecoder:
         if program.decoder.causal:
             self._stream = StreamDecoder(program, None, "exact")
         else:
-            self._jobs: Ordered[Audio] = Ordered(threads)
+            self._jobs = Ordered(SegmentDecoder(program), threads)
             self._joiner = OverlapAdd(header.channels, header.segment_stride or 1)
 
     def push(self, piece: Piece) -> Audio:
         """Finished samples float32 [channels, samples >= 0]."""
         if self._stream is not None:
             return self._stream.push(piece.codes)
-        return self._joined(self._jobs.submit(decode_segment, self._program, piece))
+        return self._joined(self._jobs.push(piece))
 
     def flush(self) -> Audio:
         """The remaining samples."""
         if self._stream is not None:
-            return self._stream.flush()
-        done = self._joined(self._jobs.drain())
+            rest: Audio = self._stream.flush()
+            return rest
+        done = self._joined(self._jobs.flush())
         return np.concatenate([done, self._joiner.flush()], axis=1)
+
+    def __enter__(self) -> BlockDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is None:
+            self._jobs.close()
 
     def _joined(self, segments: Sequence[Audio]) -> Audio:
         parts = [self._joiner.push(segment) for segment in segments]

@@ -54,6 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-m", "--model", help="name or program file; default: as FILE says")
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
+    command = _add(commands, "bench", _bench, "measure the speed of a model on this machine")
+    _add_coding(command)
+    _add_threads(command)
+    command.add_argument(
+        "--seconds", metavar="S", type=float, default=10.0, help="length of audio; default: 10"
+    )
+    command.add_argument("--frames", action="store_true", help="also time one frame per call")
+    command.add_argument("--profile", action="store_true", help="also time each operation")
+    command.add_argument("--json", action="store_true", help="print a JSON object")
+
     command = _add(commands, "models", _list_models, "list models, import models")
     actions = command.add_subparsers(metavar="[ACTION]")
     action = _add(
@@ -62,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("input", metavar="CHECKPOINT", help="checkpoint, or a program to copy")
     action.add_argument("--name", help="name of the new model; default: its configuration's")
     action.add_argument("--config", help="configuration; default: found from the checkpoint")
+    action.add_argument(
+        "--weights",
+        choices=("float32", "float16", "bf16"),
+        default="float32",
+        help="how weights are stored; bf16: also in memory, for live streams (default: float32)",
+    )
     action.add_argument("-f", "--force", action="store_true", help="replace an existing model")
     return parser
 
@@ -194,6 +210,19 @@ def _info(args: argparse.Namespace) -> None:
     print(f"size       {about.file_size} bytes, {about.ratio:.1f} times smaller than 16-bit PCM")
 
 
+def _bench(args: argparse.Namespace) -> None:
+    from encodec_fast import bench  # only here: start-up time
+
+    codec = Codec.load(args.model, threads=args.threads)
+    report = bench.measure(codec, args.bandwidth, args.seconds, args.frames, args.profile)
+    if args.json:
+        import json
+
+        print(json.dumps(asdict(report)))
+        return
+    print(bench.as_text(report))
+
+
 def _list_models(args: argparse.Namespace) -> None:
     print(f"{'name':20} {'Hz':>6} {'ch':>2} {'MB':>6} {'origin':8} kbps")
     for stored in store.list_programs():
@@ -213,7 +242,7 @@ def _list_models(args: argparse.Namespace) -> None:
 def _import_model(args: argparse.Namespace) -> None:
     if _is_program(Path(args.input)):
         name = program.Program.load(args.input).header.name
-        if args.name not in (None, name) or args.config:
+        if args.name not in (None, name) or args.config or args.weights != "float32":
             raise ValueError(f"{args.input} is a program named {name}, which cannot be changed")
         with OutputFile(_model_path(name), args.force) as output:
             shutil.copyfile(args.input, output.path)
@@ -232,7 +261,7 @@ def _import_model(args: argparse.Namespace) -> None:
     if args.name is not None:
         model.config = replace(model.config, name=args.name)
     with OutputFile(_model_path(model.config.name), args.force) as output:
-        export_model(model, output.path)
+        export_model(model, output.path, {"bf16": "bfloat16"}.get(args.weights, args.weights))
     print(f"imported {model.config.name}")
 
 

@@ -12,14 +12,13 @@ import numpy as np
 
 from encodec_fast import _native, ecdc
 from encodec_fast._native import Audio, CodeArray
-from encodec_fast.blocks import BlockDecoder, BlockEncoder, Piece
+from encodec_fast.blocks import BlockDecoder, BlockEncoder
 from encodec_fast.codes import Codes, checked_pieces, is_torch
+from encodec_fast.many import encode_recordings
 from encodec_fast.program import Program
+from encodec_fast.segments import Piece
 from encodec_fast.store import find_model, find_program
-from encodec_fast.streaming import BLOCK_FRAMES, StreamDecoder, StreamEncoder
-
-# Recordings that encode_many advances together: enough to share each read of the weights.
-_LANES = 8
+from encodec_fast.streaming import StreamDecoder, StreamEncoder
 
 
 class Codec:
@@ -58,7 +57,7 @@ class Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
-        many segments, or recordings of encode_many, are coded at once.
+        many groups of segments, or of recordings of encode_many, are coded at once.
 
         Raises ValueError (ModelNotFoundError says how to get a model) and OSError.
         """
@@ -95,55 +94,37 @@ class Codec:
         """
         n_q = self.n_q(bandwidth)
         audio = self._audio("wav", wav, sample_rate)
-        encoder = self.block_encoder(n_q)
-        pieces = encoder.push(audio) + encoder.flush()
+        with self.block_encoder(n_q) as encoder:
+            pieces = encoder.push(audio) + encoder.flush()
         return self._codes(pieces, audio.shape[1], is_torch(wav))
 
     def encode_many(
         self, wavs: Sequence[Any], bandwidth: float | None = 6.0, sample_rate: int | None = None
     ) -> list[Codes]:
         """Code recordings of any lengths together; each gets the codes it would get alone.
-        Arguments and errors as `encode`, with the position of the recording."""
+
+        They share each read of the weights. A recording is checked and converted when its turn
+        comes, so that copies of a few are in memory at once. Arguments and errors as `encode`, with
+        the position of the recording (of one of them, where several are at fault).
+        """
         n_q = self.n_q(bandwidth)
         wavs = list(wavs)
-        audios = [self._audio(f"wavs[{i}]", wav, sample_rate) for i, wav in enumerate(wavs)]
-        results: list[list[Piece]] = [[] for _ in audios]
-        if self.causal:
-            # Neighbours in length share a batch, so that its streams end at about the same time.
-            order = sorted(range(len(audios)), key=lambda i: -audios[i].shape[1])
-            groups = [order[i : i + _LANES] for i in range(0, len(order), _LANES)]
-        else:
-            groups = [[i] for i in range(len(audios))]
+        # The longest first, so that the last lanes end at about the same time.
+        order = sorted(range(len(wavs)), key=lambda i: _length(wavs[i]), reverse=True)
 
-        def run(group: list[int]) -> None:
-            if self.causal:
-                codes = self._encode_group([audios[i] for i in group], n_q)
-                for index, array in zip(group, codes, strict=True):
-                    results[index] = [Piece(array, None, True)]
-                return
-            encoder = BlockEncoder(self.program, n_q, 1)
-            results[group[0]] = encoder.push(audios[group[0]]) + encoder.flush()
+        def read(number: int) -> Audio:
+            return self._audio(f"wavs[{number}]", wavs[number], sample_rate)
 
-        if self.threads == 1:
-            for group in groups:
-                run(group)
-        else:
-            from concurrent.futures import ThreadPoolExecutor  # only here: start-up time
-
-            with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(run, groups))
-        return [
-            self._codes(pieces, audio.shape[1], is_torch(wav))
-            for pieces, audio, wav in zip(results, audios, wavs, strict=True)
-        ]
+        done = encode_recordings(self.program, n_q, self.threads, order, read)
+        return [self._codes(*done[i], is_torch(wav)) for i, wav in enumerate(wavs)]
 
     def decode(self, codes: Codes) -> Any:
         """The recording [channels, audio_length] of `codes`: float32 numpy, or torch if the codes
         are torch tensors. Raises ValueError for codes that no recording of this model has."""
         pieces = checked_pieces(codes, self.program)
-        decoder = self.block_decoder()
-        parts = [decoder.push(piece) for piece in pieces]
-        wav = np.concatenate([*parts, decoder.flush()], axis=1)
+        with self.block_decoder() as decoder:
+            parts = [decoder.push(piece) for piece in pieces]
+            wav = np.concatenate([*parts, decoder.flush()], axis=1)
         length = codes.audio_length
         if not isinstance(length, (int, np.integer)) or not 1 <= length <= wav.shape[1]:
             raise ValueError(f"codes: expected audio_length in 1..{wav.shape[1]}, found {length!r}")
@@ -169,9 +150,9 @@ class Codec:
             raise ValueError(
                 f"data: expected model {self.name}, found {ecdc.shown_model(reader.header.model)}"
             )
-        decoder = self.block_decoder()
-        parts = [decoder.push(piece) for piece in reader.pieces(self)]
-        wav = np.concatenate([*parts, decoder.flush()], axis=1)
+        with self.block_decoder() as decoder:
+            parts = [decoder.push(piece) for piece in reader.pieces(self)]
+            wav = np.concatenate([*parts, decoder.flush()], axis=1)
         return np.ascontiguousarray(wav[:, : reader.header.audio_length])
 
     # --- streams and files ------------------------------------------------------------------------
@@ -179,19 +160,19 @@ class Codec:
     def stream_encoder(
         self, bandwidth: float | None = 6.0, batch: int | None = None, start: str = "exact"
     ) -> StreamEncoder:
-        """A live stream (or `batch` of them in step) of a causal model.
+        """A live stream of a causal model, or `batch` of them (1..65536), of which any subset
+        advances at once and shares each read of the weights.
 
         start "exact" gives the codes of the whole recording (models whose padding mirrors the
         signal then need their first frames, 2240 samples at 24 kHz, before any code appears);
-        "low_latency" starts from silence, so each hop of samples gives a frame at once. Raises
-        ValueError for a model that codes segments.
+        "low_latency" starts from silence, so each hop of samples gives a frame at once, with other
+        codes in the first frames (docs/determinism.md). Raises ValueError for a model that codes
+        segments, another batch, and another start.
         """
-        _check_batch(batch)
         return StreamEncoder(self.program, self.n_q(bandwidth), batch, start)
 
     def stream_decoder(self, batch: int | None = None, start: str = "exact") -> StreamDecoder:
         """The inverse of stream_encoder, with the same arguments and errors."""
-        _check_batch(batch)
         return StreamDecoder(self.program, batch, start)
 
     def block_encoder(self, n_q: int) -> BlockEncoder:
@@ -228,23 +209,6 @@ class Codec:
                 raise ValueError(f"{name}: too short to be resampled to {self.sample_rate} Hz")
         return audio
 
-    def _encode_group(self, audios: list[Audio], n_q: int) -> list[CodeArray]:
-        """Whole recordings as one batch of native streams."""
-        native = _native.Encoder(self.program.encoder, self.program.codebooks, len(audios), False)
-        start = max(self.program.encoder.start_rows, BLOCK_FRAMES * self.hop)
-        parts: list[list[CodeArray]] = [[] for _ in audios]
-        position = 0
-        longest = max(audio.shape[1] for audio in audios)
-        while position < longest:
-            end = position + (start if position == 0 else BLOCK_FRAMES * self.hop)
-            blocks = [np.ascontiguousarray(audio[:, position:end]) for audio in audios]
-            last = [position < audio.shape[1] <= end for audio in audios]
-            codes = native.run(blocks, last, [1.0] * len(audios), n_q)
-            for kept, part in zip(parts, codes, strict=True):
-                kept.append(part)
-            position = end
-        return [np.concatenate(kept, axis=1) for kept in parts]
-
     def _codes(self, pieces: Iterable[Piece], length: int, torch: bool) -> Codes:
         segments: list[list[CodeArray]] = []
         scales: list[float] = []
@@ -275,15 +239,16 @@ def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tupl
     return codec.decompress(data), codec.sample_rate
 
 
-def _check_batch(batch: int | None) -> None:
-    if batch is not None and (not isinstance(batch, int) or batch < 1):
-        raise ValueError(f"batch: expected an integer of at least 1, found {batch!r}")
-
-
 def _checked_bytes(data: object) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ValueError(f"data: expected the bytes of a file, found {type(data).__name__}")
     return bytes(data)
+
+
+def _length(wav: Any) -> int:
+    """Samples of a recording that was not checked yet, for the order of work alone."""
+    shape = getattr(wav, "shape", None)
+    return shape[-1] if isinstance(shape, tuple) and shape else 0
 
 
 def _to_torch(array: Any) -> Any:

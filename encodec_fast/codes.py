@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from encodec_fast import _native
-from encodec_fast.blocks import Piece
 from encodec_fast.program import Program
+from encodec_fast.segments import Piece
 
 _MAX_LEVEL = float(np.finfo(np.float32).max)
 

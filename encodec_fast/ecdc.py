@@ -19,7 +19,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from encodec_fast._native import BitPacker, BitUnpacker
-from encodec_fast.blocks import Piece
+from encodec_fast.segments import Piece
 
 SUFFIX = ".ecdc"
 _MAGIC = b"ECDC"

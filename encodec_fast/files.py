@@ -14,9 +14,9 @@ from typing import IO, NamedTuple
 from encodec_fast import ecdc, program, store
 from encodec_fast.audio import AudioReader, Source
 from encodec_fast.audio_writer import AudioWriter, Encoding
-from encodec_fast.blocks import Piece
 from encodec_fast.codec import Codec
 from encodec_fast.output import OutputFile, Target, naming, target_name
+from encodec_fast.segments import Piece
 
 # Called with the seconds of audio done so far and, where it is known, their total.
 Progress = Callable[[float, "float | None"], None]
@@ -224,17 +224,18 @@ class _Encoder:
         self._progress = progress
 
     def pieces(self) -> Iterator[Piece]:
-        encoder = self._codec.block_encoder(self._n_q)
-        for block in self._reader.blocks():
-            self.length += block.shape[1]
+        with self._codec.block_encoder(self._n_q) as encoder:
+            for block in self._reader.blocks():
+                self.length += block.shape[1]
+                with self._naming():
+                    pieces = encoder.push(block)
+                yield from pieces
+                if self._progress:
+                    seconds = self.length / self._codec.sample_rate
+                    self._progress(seconds, self._reader.duration or None)
             with self._naming():
-                pieces = encoder.push(block)
+                pieces = encoder.flush()
             yield from pieces
-            if self._progress:
-                self._progress(self.length / self._codec.sample_rate, self._reader.duration or None)
-        with self._naming():
-            pieces = encoder.flush()
-        yield from pieces
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
@@ -257,15 +258,15 @@ def _decode(
 
     `length` may grow while `pieces` are made: complete frames never exceed what was encoded.
     """
-    decoder = codec.block_decoder()
     written = 0
-    for piece in pieces:
-        audio = decoder.push(piece)[:, : length() - written]
-        writer.write(audio)
-        written += audio.shape[1]
-        if progress:
-            progress(written / codec.sample_rate, length() / codec.sample_rate)
-    writer.write(decoder.flush()[:, : length() - written])
+    with codec.block_decoder() as decoder:
+        for piece in pieces:
+            audio = decoder.push(piece)[:, : length() - written]
+            writer.write(audio)
+            written += audio.shape[1]
+            if progress:
+                progress(written / codec.sample_rate, length() / codec.sample_rate)
+        writer.write(decoder.flush()[:, : length() - written])
 
 
 def _check_distinct(source: Source, target: Target) -> None:

@@ -21,8 +21,16 @@ FORMAT = 1
 METADATA_KEY = "encodec_fast.program"
 # A real header has a few kilobytes; the cap keeps a hostile length field from allocating more.
 MAX_HEADER = 1 << 22
+# Between the operations, for the least that they can run: a frame, or a segment. A real model has
+# a few ten million; the cap keeps a hostile program from asking for memory without bound.
+MAX_PIECE_BYTES = 1 << 30
 
-Tensors = dict[str, npt.NDArray[np.float32]]
+# How safetensors names the types of stored tensors; bfloat16 values are carried as uint16.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def _split(data: bytes, size: int) -> tuple[dict[str, Any], dict[str, Any], int]
 
 
 class _Tensors:
-    """Tensors by name, as float32, checked against the file's size when they are taken."""
+    """Tensors by name, checked against the file's size when they are taken."""
 
     def __init__(self, table: dict[str, Any], data: memoryview) -> None:
         self._table = table
@@ -134,24 +142,38 @@ class _Tensors:
         self._taken: set[str] = set()
 
     def take(self, name: object) -> npt.NDArray[np.float32]:
+        """As float32, whatever it is stored as."""
+        array = self.take_weight(name)
+        if array.dtype == np.uint16:
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        return array
+
+    def take_weight(self, name: object) -> npt.NDArray[Any]:
+        """As float32, or as the uint16 that hold bfloat16: what the native matrices take."""
         if not isinstance(name, str) or name not in self._table:
             raise ValueError(f"no tensor named {name!r}")
         if name in self._taken:  # or a small file could fill the memory with copies
             raise ValueError(f"tensor {name}: is used twice")
         self._taken.add(name)
         entry = self._table[name]
-        if entry["dtype"] not in ("F32", "F16"):
-            raise ValueError(f"tensor {name}: expected F32 or F16, found {entry['dtype']!r}")
-        dtype: np.dtype[Any] = np.dtype("<f4" if entry["dtype"] == "F32" else "<f2")
-        shape = [_integer(size, f"tensor {name}: size", 1, 1 << 40) for size in entry["shape"]]
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"tensor {name}: expected F32, F16 or BF16, found {entry['dtype']!r}")
+        dtype = _DTYPES[entry["dtype"]]
+        sizes = entry["shape"]
+        if not isinstance(sizes, list) or len(sizes) > 3:
+            raise ValueError(f"tensor {name}: expected a shape of at most 3 dimensions")
+        shape = [_integer(size, f"tensor {name}: size", 1, 1 << 40) for size in sizes]
         begin, end = entry["data_offsets"]
         if not 0 <= begin <= end <= len(self._data):
             raise ValueError(f"tensor {name}: lies outside the file (is it truncated?)")
         if math.prod(shape) * dtype.itemsize != end - begin:
             raise ValueError(f"tensor {name}: its shape does not fit its {end - begin} bytes")
         stored = np.frombuffer(self._data[begin:end], dtype=dtype).reshape(shape)
-        array = np.require(stored, np.float32, ["C", "A"])  # the file may align nothing
-        if not np.isfinite(array).all():
+        bfloat16 = entry["dtype"] == "BF16"
+        # Aligned and contiguous: the file may align nothing.
+        array = np.require(stored, np.uint16 if bfloat16 else np.float32, ["C", "A"])
+        finite = (array & 0x7F80) != 0x7F80 if bfloat16 else np.isfinite(array)
+        if not finite.all():
             raise ValueError(f"tensor {name}: has values that are not finite")
         return array
 
@@ -182,7 +204,7 @@ def _header(metadata: dict[str, Any], codebooks_shape: list[int]) -> Header:
     for bandwidth, n_q in metadata["bandwidths"]:
         if not isinstance(bandwidth, (int, float)) or not 0 < bandwidth < 1e6:
             raise ValueError(f"bandwidths: expected kbps, found {bandwidth!r}")
-        if bandwidths and bandwidth <= max(bandwidths):
+        if bandwidths and bandwidth <= next(reversed(bandwidths)):
             raise ValueError("bandwidths: expected rising kbps")
         bandwidths[float(bandwidth)] = _integer(n_q, "bandwidths: codebooks", 1, count)
     if not bandwidths:
@@ -227,12 +249,22 @@ def _build(metadata: dict[str, Any], tensors: _Tensors) -> Program:
             raise ValueError(f"{name}: expected {expected}, found {found}")
     if encoder.causal == (header.segment_length is not None):
         raise ValueError("segment_length: expected exactly when the operations are not causal")
+    frames = -(-(header.segment_length or 0) // header.hop)
+    for name, graph, length in (
+        ("encoder", encoder, header.segment_length),
+        ("decoder", decoder, frames),
+    ):
+        if (found_bytes := graph.piece_bytes(length or graph.down)) > MAX_PIECE_BYTES:
+            raise ValueError(
+                f"{name}: expected operations that need at most {MAX_PIECE_BYTES} bytes between "
+                f"them, found {found_bytes:.3g}"
+            )
     return Program(header, encoder, decoder, _native.Codebooks(books))
 
 
 def _graph(name: str, channels: int, ops: list[dict[str, Any]], tensors: _Tensors) -> _native.Graph:
-    if not isinstance(ops, list) or not 1 <= len(ops) <= 10000:
-        raise ValueError(f"{name}: expected a list of operations")
+    if not isinstance(ops, list) or not 1 <= len(ops) <= 1000:
+        raise ValueError(f"{name}: expected a list of 1..1000 operations")
     graph = _native.Graph(channels)
     for index, op in enumerate(ops):
         try:
@@ -250,11 +282,14 @@ def _append(graph: _native.Graph, op: dict[str, Any], tensors: _Tensors) -> None
     kind = op["op"]
     source = _integer(op["input"], "input", 0, 1 << 20)
     elu = _flag(op, "elu")
-    weight, bias = tensors.take(op["weight"]), tensors.take(op["bias"])
+    weight, bias = tensors.take_weight(op["weight"]), tensors.take(op["bias"])
     add = op.get("add")
     add = -1 if add is None else _integer(add, "add", 0, 1 << 20)
     if kind == "lstm":
-        graph.lstm(source, add, elu, weight, tensors.take(op["recurrent"]), bias)
+        recurrent = tensors.take_weight(op["recurrent"])
+        if weight.dtype != recurrent.dtype:
+            raise ValueError("weight and recurrent: expected both or neither as BF16")
+        graph.lstm(source, add, elu, weight, recurrent, bias)
         return
     scale, offset, eps = _norm(op["norm"], tensors)
     stride = _integer(op["stride"], "stride", 1, 1 << 12)

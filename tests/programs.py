@@ -15,12 +15,23 @@ DIMENSION, WIDTH, HOP, BOOKS, ENTRIES = 8, 6, 6, 4, 32
 Tensors = dict[str, npt.NDArray[Any]]
 
 
+def to_bfloat16(array: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """The bits of the nearest bfloat16, ties to the even one."""
+    bits = array.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(array: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """The same values as float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
 def write_program(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
-    """A program file: the safetensors layout, byte by byte."""
+    """A program file: the safetensors layout, byte by byte; uint16 arrays hold bfloat16."""
     table: dict[str, Any] = {"__metadata__": {"encodec_fast.program": json.dumps(header)}}
     data = b""
     for name, array in tensors.items():
-        dtype = {"float32": "F32", "float16": "F16"}[str(array.dtype)]
+        dtype = {"float32": "F32", "float16": "F16", "uint16": "BF16"}[str(array.dtype)]
         offsets = [len(data), len(data) + array.nbytes]
         table[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
         data += array.tobytes()
@@ -32,8 +43,9 @@ def write_program(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
 class _Model:
     """Collects the operations and tensors of one tiny model."""
 
-    def __init__(self, kind: str, seed: int) -> None:
+    def __init__(self, kind: str, seed: int, width: int) -> None:
         self.rng = np.random.default_rng(seed)
+        self.width = width
         self.tensors: Tensors = {}
         self.causal = kind != "segments"
         self.pad_mode = "constant" if kind == "constant" else "reflect"
@@ -77,9 +89,9 @@ class _Model:
             "input": source,
             "add": add,
             "elu": False,
-            "weight": self.tensor(f"{name}.weight", WIDTH, 4 * WIDTH),
-            "recurrent": self.tensor(f"{name}.recurrent", WIDTH, 4 * WIDTH),
-            "bias": self.tensor(f"{name}.bias", 4 * WIDTH),
+            "weight": self.tensor(f"{name}.weight", self.width, 4 * self.width),
+            "recurrent": self.tensor(f"{name}.recurrent", self.width, 4 * self.width),
+            "bias": self.tensor(f"{name}.bias", 4 * self.width),
         }
 
     def up(self, name: str, source: int, stride: int) -> dict[str, Any]:
@@ -89,16 +101,18 @@ class _Model:
             "elu": True,
             "stride": stride,
             "trim_left": 0 if self.causal else stride - stride // 2,
-            "weight": self.tensor(f"{name}.weight", 2 * WIDTH, stride * WIDTH),
-            "bias": self.tensor(f"{name}.bias", WIDTH),
-            "norm": self.norm(name, WIDTH),
+            "weight": self.tensor(f"{name}.weight", 2 * self.width, stride * self.width),
+            "bias": self.tensor(f"{name}.bias", self.width),
+            "norm": self.norm(name, self.width),
         }
 
 
-def describe(kind: str, channels: int = 1, seed: int = 0) -> tuple[dict[str, Any], Tensors]:
+def describe(
+    kind: str, channels: int = 1, seed: int = 0, width: int = WIDTH
+) -> tuple[dict[str, Any], Tensors]:
     """Header and tensors of a tiny model: "reflect" and "constant" are causal, "segments" works
     on segments of 100 samples every 90 with group norm and normalisation. Hop 6, 4 codebooks."""
-    m = _Model(kind, seed)
+    m = _Model(kind, seed, width)
     header = {
         "format": 1,
         "name": f"tiny_{kind}",
@@ -111,22 +125,22 @@ def describe(kind: str, channels: int = 1, seed: int = 0) -> tuple[dict[str, Any
         "segment_length": None if m.causal else 100,
         "segment_stride": None if m.causal else 90,
         "encoder": [
-            m.conv("e1", 0, channels, WIDTH, 7, 1, elu=False),
-            m.conv("e2", 1, WIDTH, WIDTH, 1, 1, elu=False),
-            m.conv("e3", 1, WIDTH, 3, 3, 1),
-            m.conv("e4", 3, 3, WIDTH, 1, 1, add=2),
-            m.conv("e5", 4, WIDTH, WIDTH, 4, 2),
-            m.conv("e6", 5, WIDTH, WIDTH, 6, 3),
+            m.conv("e1", 0, channels, width, 7, 1, elu=False),
+            m.conv("e2", 1, width, width, 1, 1, elu=False),
+            m.conv("e3", 1, width, 3, 3, 1),
+            m.conv("e4", 3, 3, width, 1, 1, add=2),
+            m.conv("e5", 4, width, width, 4, 2),
+            m.conv("e6", 5, width, width, 6, 3),
             m.lstm("e7", 6, None),
             m.lstm("e8", 7, 6),
-            m.conv("e9", 8, WIDTH, DIMENSION, 5, 1),
+            m.conv("e9", 8, width, DIMENSION, 5, 1),
         ],
         "decoder": [
-            m.conv("d1", 0, DIMENSION, WIDTH, 5, 1, elu=False),
+            m.conv("d1", 0, DIMENSION, width, 5, 1, elu=False),
             m.lstm("d2", 1, 1),
             m.up("d3", 2, 3),
             m.up("d4", 3, 2),
-            m.conv("d5", 4, WIDTH, channels, 7, 1),
+            m.conv("d5", 4, width, channels, 7, 1),
         ],
     }
     books = m.rng.standard_normal((BOOKS, ENTRIES, DIMENSION))

@@ -390,6 +390,17 @@ def test_import_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert cli.main(["decompress", "a.ecdc"]) == 0
 
 
+def test_import_with_bfloat16_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENCODEC_FAST_MODELS", str(tmp_path / "models"))
+    save_tiny_checkpoint(tmp_path / "tiny.pt")
+    for name, *options in (["exact"], ["half", "--weights", "bf16"]):
+        assert cli.main(["models", "import", "tiny.pt", "--name", name, *options]) == 0
+    exact, half = (Path("models", f"{name}.safetensors").read_bytes() for name in ("exact", "half"))
+    assert b'"BF16"' not in exact and b'"BF16"' in half and len(half) < len(exact)
+    assert cli.main(["compress", "a.wav", "-m", "half"]) == 0
+    assert cli.main(["decompress", "a.ecdc"]) == 0
+
+
 def test_import_refuses(error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not a model name" in error("models", "import", "a.wav", "--name", "../x")
     bundled = [store.StoredProgram("nano", Path("nano.safetensors"), "bundled")]

@@ -21,11 +21,13 @@ from signals import FloatArray, program_material
 
 torch = pytest.importorskip("torch")
 
-from narrow import NAMES, narrow_program  # noqa: E402
+# Behind the skip, because what follows imports torch and the peers.
+from narrow import NAMES, narrow_model, narrow_program  # noqa: E402
 
 import encodec_fast as ef  # noqa: E402
 from encodec_fast import ecdc  # noqa: E402
-from encodec_fast.blocks import Piece  # noqa: E402
+from encodec_fast.models.export import export_model  # noqa: E402
+from encodec_fast.segments import Piece  # noqa: E402
 
 SECONDS = 7.3
 
@@ -114,6 +116,45 @@ def test_a_batch_of_streams_equals_single_streams(codec: ef.Codec, wav: FloatArr
         assert np.array_equal(audio[index, :, :length], codec.decode(alone))
 
 
+def test_low_latency_streams_are_the_same_however_cut_and_batched(
+    codec: ef.Codec, wav: FloatArray
+) -> None:
+    if not codec.causal:
+        pytest.skip("segmented models have no streams")
+    rng = np.random.default_rng(6)
+    wav = wav[:, : 2 * codec.sample_rate]
+    single = codec.stream_encoder(6.0, start="low_latency")
+    codes = np.concatenate([single.push(wav), single.flush()], axis=1)
+    encoder = codec.stream_encoder(6.0, batch=3, start="low_latency")
+    late = encoder.push([wav[:, :900]], [2])  # the others join a stream that is under way
+    parts = [encoder.push([one, one], [0, 1]) for one in chunks(rng, wav, codec.sample_rate)]
+    ends = encoder.push([wav[:, 900:]], [2]) + encoder.flush([2])
+    assert np.array_equal(np.concatenate([late[0], *ends], axis=1), codes)
+    rest = encoder.flush([0, 1])
+    decoder, decoders = (codec.stream_decoder(batch=b, start="low_latency") for b in (None, 2))
+    audio = np.concatenate([decoder.push(codes), decoder.flush()], axis=1)
+    heard = [decoders.push(np.stack([one] * 2)) for one in np.split(codes, [1, 2, 9, 60], axis=1)]
+    for lane in range(2):
+        joined = np.concatenate([*(part[lane] for part in parts), rest[lane]], axis=1)
+        assert np.array_equal(joined, codes)
+        assert np.array_equal(np.concatenate([part[lane] for part in heard], axis=1), audio)
+
+
+def test_first_output_of_each_start(codec: ef.Codec, wav: FloatArray) -> None:
+    """docs/determinism.md gives these figures."""
+    if not codec.causal:
+        pytest.skip("segmented models have no streams")
+    mirrored = codec.name == "encodec_24khz"
+    codes = codec.encode(wav[:, :6400], 6.0).codes[0]
+    for start, samples in (("exact", 2240 if mirrored else 320), ("low_latency", 320)):
+        encoder, decoder = codec.stream_encoder(6.0, start=start), codec.stream_decoder(start=start)
+        frames = samples // 320
+        assert encoder.push(wav[:, : samples - 1]).shape[1] == 0
+        assert encoder.push(wav[:, samples - 1 : samples]).shape[1] == frames
+        assert decoder.push(codes[:, : frames - 1]).shape[1] == 0
+        assert decoder.push(codes[:, frames - 1 : frames]).shape[1] == samples
+
+
 def test_encode_many_equals_one_by_one(codec: ef.Codec, wav: FloatArray) -> None:
     lengths = (1, 319, 320, 24001, 5000, 100001, 48000, 641, 2240, 2241)
     wavs = [wav[:, 7 * i : 7 * i + n] for i, n in enumerate(lengths)]
@@ -158,11 +199,12 @@ HASH_PROGRAM = """
 import hashlib, sys
 import numpy as np
 import encodec_fast as ef
-codec = ef.Codec.load(sys.argv[1])
-wav = np.load(sys.argv[2])
-data = codec.compress(wav, codec.bandwidths[-1])
-audio = codec.decompress(data)
-print(ef.cpu_info()["isa"], hashlib.sha256(data + audio.tobytes()).hexdigest())
+wav = np.load(sys.argv[1])
+print(ef.cpu_info()["isa"])
+for path in sys.argv[2:]:
+    codec = ef.Codec.load(path)
+    data = codec.compress(wav, codec.bandwidths[-1])
+    print(hashlib.sha256(data + codec.decompress(data).tobytes()).hexdigest())
 """
 
 
@@ -177,17 +219,22 @@ def run_python(program: str, *arguments: object, isa: str) -> subprocess.Complet
     )
 
 
-def test_instruction_sets_agree(
-    codec: ef.Codec, program: Path, wav: FloatArray, tmp_path: Path
-) -> None:
+def test_instruction_sets_agree(codec: ef.Codec, wav: FloatArray, tmp_path: Path) -> None:
     """Not a second of audio: the portable level calls fmaf for every product."""
     short = np.ascontiguousarray(wav[:, : int(0.7 * codec.sample_rate) + 13])
     np.save(tmp_path / "wav.npy", short)
-    data = codec.compress(short, codec.bandwidths[-1])
-    here = hashlib.sha256(data + codec.decompress(data).tobytes()).hexdigest()
-    for isa in {"portable", ef.cpu_info()["isa"]}:
-        result = run_python(HASH_PROGRAM, program, tmp_path / "wav.npy", isa=isa)
-        assert result.stdout.split() == [isa, here], result.stderr
+    model = narrow_model(codec.name)
+    paths = [tmp_path / dtype for dtype in ("float32", "bfloat16")]
+    here = []
+    for path in paths:
+        export_model(model, path, dtype=path.name)
+        one = ef.Codec.load(path)
+        data = one.compress(short, one.bandwidths[-1])
+        here.append(hashlib.sha256(data + one.decompress(data).tobytes()).hexdigest())
+    assert here[0] != here[1]
+    for isa in ef.cpu_info()["supported"]:
+        result = run_python(HASH_PROGRAM, tmp_path / "wav.npy", *paths, isa=isa)
+        assert result.stdout.split() == [isa, *here], result.stderr
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:

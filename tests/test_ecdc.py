@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encodec_fast import ecdc
-from encodec_fast.blocks import Piece
+from encodec_fast.segments import Piece
 
 ERRORS = (ValueError, EOFError)
 quick = settings(derandomize=True, max_examples=60, deadline=None)

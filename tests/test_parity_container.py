@@ -13,10 +13,11 @@ from signals import LENGTHS, FloatArray, program_material
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="the peers need the test extra")
 
+# Behind the skip, because what follows imports torch and the peers.
 from peers import Peer, import_encodec  # noqa: E402
 
 from encodec_fast import Codec, Codes, ecdc  # noqa: E402
-from encodec_fast.blocks import Piece  # noqa: E402
+from encodec_fast.segments import Piece  # noqa: E402
 
 MIN_SNR = 90.0
 

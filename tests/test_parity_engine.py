@@ -12,6 +12,7 @@ from signals import LENGTHS, FloatArray, hard_signals, program_material
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="the peers need the test extra")
 
+# Behind the skip, because what follows imports torch and the peers.
 from peers import Peer  # noqa: E402
 
 from encodec_fast import Codec, Codes  # noqa: E402

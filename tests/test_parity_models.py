@@ -13,6 +13,7 @@ from signals import LENGTHS, hard_signals, program_material
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers", reason="the peers need the test extra")
 
+# Behind the skip, because what follows imports torch and the peers.
 from peers import Peer, fb_state_dict  # noqa: E402
 
 from encodec_fast.models.checkpoints import load_checkpoint  # noqa: E402

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import describe, tiny_program, write_program
 
+from encodec_fast import _native
 from encodec_fast.program import Program, read_header
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
@@ -146,3 +147,54 @@ def test_mutated_headers_never_crash(tmp_path: Path, data: st.DataObject) -> Non
         assert codec.decode(codec.encode(wav, None)).shape == wav.shape
     except ValueError:
         return
+
+
+def conv(graph: _native.Graph, source: int, stride: int, add: int = -1) -> int:
+    """A convolution of one channel, without padding but for a kernel of two."""
+    kernel = max(stride, 2)
+    weight = np.ones((kernel, 1), np.float32)
+    bias = np.zeros(1, np.float32)
+    left = kernel - stride
+    return graph.conv(
+        source, add, False, kernel, stride, left, 0, False, weight, bias, None, None, 0.0
+    )
+
+
+@pytest.mark.parametrize(("falls", "rows"), [([2], 1), ([2, 3], 3)])
+def test_sums_of_values_that_differ_in_length(falls: list[int], rows: int) -> None:
+    """At equal rates: 2 * ceil(T / 2) rows are not T."""
+    graph = _native.Graph(1)
+    value = conv(graph, 0, falls[0])
+    up = np.ones((2, falls[0]), np.float32)
+    value = graph.conv_transpose(
+        value, False, falls[0], 0, up, np.zeros(1, np.float32), None, None, 0.0
+    )
+    other = 0
+    if len(falls) > 1:
+        value, other = conv(graph, value, falls[1]), conv(graph, 0, falls[1])
+    conv(graph, value, 1, add=other)
+    with pytest.raises(ValueError, match=f"longer or shorter for {rows} rows"):
+        graph.seal()
+
+
+def test_memory_between_operations_counts_every_reader(tmp_path: Path) -> None:
+    sizes = []
+    for readers in (1, 101):
+        graph = _native.Graph(1)
+        value = conv(graph, 0, 1)
+        last = conv(graph, value, 1)
+        for _ in range(readers - 1):
+            last = conv(graph, value, 1, add=last)
+        graph.seal()
+        sizes.append(graph.piece_bytes(1000))
+    assert sizes[1] - sizes[0] >= 100 * 2 * 1000 * 4  # each its form of the value, and its result
+
+
+def test_a_program_that_needs_too_much_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_program(tmp_path, "segments")
+    Program.load(path)
+    monkeypatch.setattr("encodec_fast.program.MAX_PIECE_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"encoder: expected .* at most 1000 bytes .* found"):
+        Program.load(path)

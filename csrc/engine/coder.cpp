@@ -1,5 +1,7 @@
 #include "engine/coder.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -16,6 +18,10 @@ void require_width(int64_t found, int64_t dim) {
     throw std::invalid_argument("codebooks: expected dimension " + std::to_string(found) +
                                 ", found " + std::to_string(dim));
   }
+}
+
+double since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 void require_codebooks(int64_t n_q, const Codebooks& books) {
@@ -50,7 +56,20 @@ void Encoder::run(const std::vector<const float*>& audio, const std::vector<floa
   const int64_t rows = std::accumulate(frames().begin(), frames().end(), int64_t{0});
   latent_.assign(out, out + rows * books_->dim());  // the search consumes its input
   codes_.resize(static_cast<size_t>(n_q * rows));
+  const auto start = std::chrono::steady_clock::now();
   kernels().rvq_encode(books_->view(), latent_.data(), rows, n_q, codes_.data(), rows);
+  search_.seconds += since(start);
+  search_.macs += rows * n_q * books_->size() * books_->dim();
+}
+
+void Encoder::profile(bool on) {
+  stream_.profile(on);
+  search_ = {};
+}
+
+void Decoder::profile(bool on) {
+  stream_.profile(on);
+  lookup_ = {};
 }
 
 Decoder::Decoder(std::shared_ptr<const Graph> graph, std::shared_ptr<const Codebooks> books,
@@ -76,11 +95,13 @@ void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<f
   const FloatControl control;
   float* in = stream_.input(blocks);
   const uint16_t* from = codes_.data();
+  const auto start = std::chrono::steady_clock::now();
   for (const Block& block : blocks) {
     kernels().rvq_decode(books_->view(), from, block.rows, block.rows, n_q, in);
     from += n_q * block.rows;
     in += block.rows * books_->dim();
   }
+  lookup_.seconds += since(start);
   const float* out = stream_.run();
   audio_.resize(static_cast<size_t>(
       std::accumulate(samples().begin(), samples().end(), int64_t{0}) * channels()));
@@ -103,9 +124,10 @@ float segment_scale(const float* audio, int64_t channels, int64_t samples) {
   }
   const float count = static_cast<float>(channels);
   for (float& v : mono) v /= count;
-  const double mean =
-      kernels().sum_squares(mono.data(), samples, 0.0f) / static_cast<double>(samples);
-  return std::sqrt(static_cast<float>(mean)) + 1e-8f;
+  double squares = 0.0;
+  for (int64_t t = 0; t < samples; t += kReductionBlock)
+    squares += kernels().sum_squares(&mono[t], std::min(samples - t, kReductionBlock), 0.0f);
+  return std::sqrt(static_cast<float>(squares / static_cast<double>(samples))) + 1e-8f;
 }
 
 }  // namespace encodec_fast

@@ -25,11 +25,15 @@ class Encoder {
   const std::vector<int64_t>& frames() const { return stream_.output_rows(); }
   int64_t channels() const { return graph_->in_channels(); }
   Stream& stream() { return stream_; }
+  const Graph& graph() const { return *graph_; }
+  void profile(bool on);
+  const Timing& codebooks() const { return search_; }  // since profile()
 
  private:
   std::shared_ptr<const Graph> graph_;
   std::shared_ptr<const Codebooks> books_;
   Stream stream_;
+  Timing search_;
   std::vector<float> latent_;
   std::vector<uint16_t> codes_;
 };
@@ -49,11 +53,15 @@ class Decoder {
   const std::vector<int64_t>& samples() const { return stream_.output_rows(); }
   int64_t channels() const { return graph_->out_channels(); }
   Stream& stream() { return stream_; }
+  const Graph& graph() const { return *graph_; }
+  void profile(bool on);
+  const Timing& codebooks() const { return lookup_; }  // since profile(); no products
 
  private:
   std::shared_ptr<const Graph> graph_;
   std::shared_ptr<const Codebooks> books_;
   Stream stream_;
+  Timing lookup_;
   std::vector<uint16_t> codes_;
   std::vector<float> audio_;
 };

@@ -16,14 +16,15 @@ namespace {
 constexpr int64_t kMaxChannels = 1 << 13;
 constexpr int64_t kMaxKernel = 1 << 12;
 constexpr int64_t kMaxRate = 1 << 20;
-// Activations per input row of a graph, in floats (16 MB): no program asks for memory without
-// bound.
+// Activations of all values per input row of a graph, in floats (16 MB): no program asks for memory
+// without bound.
 constexpr int64_t kMaxActivations = 1 << 22;
 
 void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
+// Element [i][j] of the matrix is weight[i * k_stride + j * n_stride].
 void pack_panels(const float* weight, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride,
                  float* panels) {
   for (int64_t j = 0; j < n; ++j) {
@@ -32,18 +33,55 @@ void pack_panels(const float* weight, int64_t k, int64_t n, int64_t k_stride, in
   }
 }
 
+void pack_panels(const uint16_t* weight, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride,
+                 uint16_t* panels) {
+  const int64_t depth = k + k % 2;
+  for (int64_t j = 0; j < n; ++j) {
+    uint16_t* column = panels + (j / kPanel) * kPanel * depth + j % kPanel * 2;
+    for (int64_t i = 0; i < k; ++i)
+      column[i / 2 * 2 * kPanel + i % 2] = weight[i * k_stride + j * n_stride];
+  }
+}
+
 int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
 
-}  // namespace
-
-Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias) {
+template <typename T>
+Matrix pack(const T* weight, int64_t k, int64_t n, const float* bias) {
   Matrix m;
   m.k = k;
   m.n = n;
-  m.panels.assign(static_cast<size_t>(padded(n) * k), 0.0f);
-  pack_panels(weight, k, n, n, 1, m.panels.data());
+  m.bfloat16 = sizeof(T) == sizeof(uint16_t);
+  m.packed.assign(m.bytes(), 0);
+  pack_panels(weight, k, n, n, 1, reinterpret_cast<T*>(m.packed.data()));
   if (bias != nullptr) m.bias.assign(bias, bias + n);
   return m;
+}
+
+// Copies the panels to `to` and frees their own copy.
+void settle(Matrix& m, uint8_t* to) {
+  std::copy(m.packed.begin(), m.packed.end(), to);
+  std::vector<uint8_t>().swap(m.packed);
+  if (m.bfloat16) {
+    m.panels16 = reinterpret_cast<const uint16_t*>(to);
+  } else {
+    m.panels = reinterpret_cast<const float*>(to);
+  }
+}
+
+}  // namespace
+
+size_t Matrix::bytes() const {
+  return static_cast<size_t>(padded(n)) * (bfloat16
+                                               ? static_cast<size_t>(k + k % 2) * sizeof(uint16_t)
+                                               : static_cast<size_t>(k) * sizeof(float));
+}
+
+Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias) {
+  return pack(weight, k, n, bias);
+}
+
+Matrix pack_matrix(const uint16_t* weight, int64_t k, int64_t n, const float* bias) {
+  return pack(weight, k, n, bias);
 }
 
 Graph::Graph(int64_t in_channels) {
@@ -66,7 +104,9 @@ void Graph::check(const Op& op) const {
           "weight: too many output channels");
   require(op.kernel >= 1 && op.kernel <= kMaxKernel, "kernel: out of range");
   require(op.stride >= 1 && op.stride <= op.kernel, "stride: expected 1..kernel");
-  require(op.pad_left >= 0 && op.pad_right >= 0, "padding: must not be negative");
+  require(
+      op.pad_left >= 0 && op.pad_left < op.kernel && op.pad_right >= 0 && op.pad_right < op.kernel,
+      "padding: expected 0..kernel - stride on each side");
   if (op.kind == OpKind::kConv) {
     require(!op.reflect || op.pad_right > 0 || op.pad_left >= op.stride - 1,
             "padding: a mirrored end needs kernel >= 2 * stride - 1");
@@ -93,8 +133,9 @@ int Graph::append(Op op) {
   if (op.kind == OpKind::kConvTranspose) out.up *= op.stride;
   require(out.up <= kMaxRate && out.down <= kMaxRate,
           "stride: the product of all strides is too large");
-  require(out.channels * out.up <= kMaxActivations * out.down,
-          "operation: its result has too many values per input row");
+  const int64_t activations = activations_ + (out.channels * out.up + out.down - 1) / out.down;
+  require(activations <= kMaxActivations,
+          "operation: with its result the graph has too many values per input row");
   const int64_t down = std::lcm(down_, out.down);
   require(down <= kMaxRate, "stride: the strides of all operations have no small common multiple");
   const int index = static_cast<int>(ops_.size());
@@ -109,16 +150,55 @@ int Graph::append(Op op) {
   if (op.add >= 0) values_[static_cast<size_t>(op.add)].last_use = index;
   ops_.push_back(std::move(op));
   values_.push_back(out);
+  activations_ = activations;
   down_ = down;
   up_ = out.up * (down_ / out.down);
   update_start_rows();
   return index + 1;
 }
 
+// Equal rates are not equal lengths where rates fall and rise again: 2 * ceil(T / 2) is not T. The
+// lengths repeat with the period down().
+void Graph::check_lengths() const {
+  constexpr int64_t kMostWork = int64_t{1} << 24;
+  const auto falls = [](const Op& op) { return op.kind == OpKind::kConv && op.stride > 1; };
+  const auto rises = [](const Op& op) { return op.kind == OpKind::kConvTranspose; };
+  if (std::none_of(ops_.begin(), ops_.end(), falls)) return;
+  if (std::none_of(ops_.begin(), ops_.end(), rises)) return;
+  if (std::none_of(ops_.begin(), ops_.end(), [](const Op& op) { return op.add >= 0; })) return;
+  require(down_ <= kMostWork / static_cast<int64_t>(ops_.size()),
+          "add: too many different strides to compare lengths");
+  std::vector<int64_t> length(values_.size());
+  for (int64_t rows = 1; rows <= down_; ++rows) {
+    length[0] = rows;
+    for (size_t i = 0; i < ops_.size(); ++i) {
+      const Op& op = ops_[i];
+      const int64_t in = length[static_cast<size_t>(op.input)];
+      length[i + 1] = rises(op) ? in * op.stride : (in + op.stride - 1) / op.stride;
+      require(op.add < 0 || length[static_cast<size_t>(op.add)] == length[i + 1],
+              "operation " + std::to_string(i) + ": adds a value that is longer or shorter for " +
+                  std::to_string(rows) + " rows");
+    }
+  }
+}
+
 void Graph::seal() {
+  if (sealed_) return;
   require(!ops_.empty(), "graph: has no operations");
   for (size_t v = 0; v + 1 < values_.size(); ++v) {
     require(values_[v].last_use >= 0, "graph: nothing reads value " + std::to_string(v));
+  }
+  check_lengths();
+  size_t bytes = 0;
+  for (const Op& op : ops_)
+    bytes += whole_lines(op.weight.bytes()) + whole_lines(op.recurrent.bytes());
+  weights_ = allocate(bytes);
+  uint8_t* to = weights_.get();
+  for (Op& op : ops_) {
+    for (Matrix* m : {&op.weight, &op.recurrent}) {
+      settle(*m, to);
+      to += whole_lines(m->bytes());
+    }
   }
   sealed_ = true;
 }
@@ -142,12 +222,15 @@ Codebooks::Codebooks(const float* entries, int64_t n_q, int64_t size, int64_t di
   const FloatControl control;
   const int64_t book = size * dim;
   entries_.assign(entries, entries + n_q * book);
-  panels_.assign(static_cast<size_t>(n_q * padded_size_ * dim), 0.0f);
+  const size_t panel_floats = static_cast<size_t>(n_q * padded_size_ * dim);
+  panels_ = allocate(panel_floats * sizeof(float));
+  float* const panels = reinterpret_cast<float*>(panels_.get());
+  std::fill_n(panels, panel_floats, 0.0f);
   // Padding scores minus infinity, so it is never chosen.
   half_norm_.assign(static_cast<size_t>(n_q * padded_size_),
                     -std::numeric_limits<float>::infinity());
   for (int64_t q = 0; q < n_q; ++q) {
-    pack_panels(entries + q * book, dim, size, 1, dim, panels_.data() + q * padded_size_ * dim);
+    pack_panels(entries + q * book, dim, size, 1, dim, panels + q * padded_size_ * dim);
     for (int64_t e = 0; e < size; ++e) {
       double norm = 0.0;  // one definite order; rounded to float32 once
       for (int64_t d = 0; d < dim; ++d) {
@@ -160,7 +243,7 @@ Codebooks::Codebooks(const float* entries, int64_t n_q, int64_t size, int64_t di
 }
 
 RvqCodebooks Codebooks::view() const {
-  return {panels_.data(),
+  return {reinterpret_cast<const float*>(panels_.get()),
           entries_.data(),
           half_norm_.data(),
           padded_size_ * dim_,

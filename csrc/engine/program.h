@@ -6,18 +6,25 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/memory.h"
 #include "kernels/rvq.h"
 
 namespace encodec_fast {
 
-// A [k][n] matrix in panels (kernels/gemm.h) and its bias row.
+// A [k][n] matrix in panels (kernels/gemm.h), float32 or bfloat16, and its bias row.
 struct Matrix {
   int64_t k = 0, n = 0;
-  std::vector<float> panels;
   std::vector<float> bias;
+  const float* panels = nullptr;  // one of these two, once the graph is sealed
+  const uint16_t* panels16 = nullptr;
+  bool bfloat16 = false;
+  std::vector<uint8_t> packed;  // the panels until then
+
+  size_t bytes() const;
 };
 
 Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias);
+Matrix pack_matrix(const uint16_t* weight, int64_t k, int64_t n, const float* bias);  // bfloat16
 
 enum class OpKind { kConv, kConvTranspose, kLstm };
 
@@ -53,7 +60,8 @@ class Graph {
       Op op);  // checks op against the values before it; returns the number of its output value
 
   // Ends the building: streams size their state by the graph, so it must not change under them.
-  // Throws std::invalid_argument for a graph without operations or with a result nobody reads.
+  // Moves all weights into one place, in the order in which they are read. Throws
+  // std::invalid_argument for a graph without operations or with a result nobody reads.
   void seal();
 
   const std::vector<Op>& ops() const { return ops_; }
@@ -72,6 +80,9 @@ class Graph {
   int64_t start_rows() const { return start_rows_; }
   // The op after which a value is not needed any more.
   int last_use(int value) const { return values_[static_cast<size_t>(value)].last_use; }
+  // Rows of a value per row of the graph's input, as a fraction.
+  int64_t up_of(int value) const { return values_[static_cast<size_t>(value)].up; }
+  int64_t down_of(int value) const { return values_[static_cast<size_t>(value)].down; }
 
  private:
   struct Value {
@@ -80,12 +91,15 @@ class Graph {
     int last_use;
   };
   void check(const Op& op) const;
+  void check_lengths() const;
   void update_start_rows();
 
   std::vector<Op> ops_;
   std::vector<Value> values_;
+  Memory weights_;
   bool sealed_ = false;
   bool causal_ = true;
+  int64_t activations_ = 0;
   int64_t down_ = 1, up_ = 1, start_rows_ = 1;
 };
 
@@ -102,7 +116,8 @@ class Codebooks {
  private:
   int64_t n_q_, size_, dim_;
   int64_t padded_size_ = 0;
-  std::vector<float> entries_, panels_, half_norm_;
+  std::vector<float> entries_, half_norm_;
+  Memory panels_;
 };
 
 }  // namespace encodec_fast

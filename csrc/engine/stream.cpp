@@ -1,24 +1,36 @@
 #include "engine/stream.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <stdexcept>
 #include <string>
-
-#include "dispatch.h"
+#include <utility>
 
 namespace encodec_fast {
 namespace {
 
 constexpr int64_t kMaxLanes = 1 << 16;
+// Bytes between the operations of a stage that a piece may occupy: what the second cache level
+// holds, or as much as the weights, which are read once per piece, if these are more.
+constexpr int64_t kPieceBytes = 256 << 10;
 
-bool reads_input_as_it_is(const Op& op) {
-  return op.kind == OpKind::kConv && op.kernel == 1 && !op.elu && op.norm.scale.empty();
+// The values at which the graph is cut: nothing else is read beyond them, and the rate changes
+// there.
+std::vector<int> cuts(const Graph& graph) {
+  const std::vector<Op>& ops = graph.ops();
+  const int count = static_cast<int>(ops.size());
+  std::vector<int> found = {0};
+  int reach = graph.last_use(0);
+  for (int value = 1; value < count; ++value) {
+    const Op& before = ops[static_cast<size_t>(value) - 1];
+    const Op& behind = ops[static_cast<size_t>(value)];
+    const bool rate_changes = (before.kind == OpKind::kConv && before.stride > 1) ||
+                              behind.kind == OpKind::kConvTranspose;
+    if (rate_changes && reach < value) found.push_back(value);
+    reach = std::max(reach, graph.last_use(value));
+  }
+  found.push_back(count);
+  return found;
 }
-
-// Rows a lane keeps between blocks.
-int64_t history_rows(const Op& op) { return op.kind == OpKind::kConv ? op.pad_left : 1; }
 
 }  // namespace
 
@@ -31,289 +43,131 @@ Stream::Stream(const Graph& graph, int64_t lanes, Start start) : graph_(graph), 
     throw std::invalid_argument(
         "start: a model that needs whole segments has no low-latency start");
   }
-  const size_t values = graph.ops().size() + 1;
-  rows_.assign(values, std::vector<int64_t>(static_cast<size_t>(lanes), 0));
-  // Linear scan: a value takes the first buffer whose value is no longer needed when its op runs.
-  slot_.assign(values, 0);
-  std::vector<int> busy_until;
-  for (size_t v = 0; v < values; ++v) {
-    const int op = static_cast<int>(v) - 1;
-    size_t slot = 0;
-    while (slot < busy_until.size() && busy_until[slot] >= op) ++slot;
-    if (slot == busy_until.size()) busy_until.push_back(0);
-    busy_until[slot] = v + 1 == values ? static_cast<int>(values)
-                                       : std::max(graph.last_use(static_cast<int>(v)), op);
-    slot_[v] = slot;
-  }
-  buffers_.resize(busy_until.size());
-  lane_.resize(static_cast<size_t>(lanes));
-  reset();
+  const std::vector<int> at = cuts(graph);
+  for (size_t i = 0; i + 1 < at.size(); ++i)
+    stages_.emplace_back(graph, at[i], at[i + 1], lanes, start);
+  values_.resize(at.size());
+  started_.resize(static_cast<size_t>(lanes));
+  failed_.resize(static_cast<size_t>(lanes));
+  rows_.resize(static_cast<size_t>(lanes));
 }
 
 void Stream::reset() {
   for (int64_t lane = 0; lane < lanes(); ++lane) reset(lane);
 }
 
-void Stream::reset(int64_t index) {
-  Lane& lane = lane_.at(static_cast<size_t>(index));
-  lane.started = false;
-  lane.history.resize(graph_.ops().size());
-  for (size_t i = 0; i < lane.history.size(); ++i) {
-    const Op& op = graph_.ops()[i];
-    const int64_t size =
-        op.kind == OpKind::kLstm ? 2 * op.out_channels : history_rows(op) * op.in_channels;
-    lane.history[i].assign(static_cast<size_t>(size), 0.0f);
-  }
+void Stream::reset(int64_t lane) {
+  started_.at(static_cast<size_t>(lane)) = false;
+  failed_[static_cast<size_t>(lane)] = false;
+  for (Stage& stage : stages_) stage.reset(lane);
 }
 
-std::vector<float>& Stream::buffer(size_t value) { return buffers_[slot_[value]]; }
-
-int64_t Stream::total_rows(size_t value) const {
-  return std::accumulate(rows_[value].begin(), rows_[value].end(), int64_t{0});
+void Stream::profile(bool on) {
+  for (Stage& stage : stages_) stage.profile(on);
 }
 
-int64_t Stream::output_rows_of(const Op& op, int64_t rows) const {
-  if (op.kind == OpKind::kConvTranspose) return rows * op.stride;
-  return op.kind == OpKind::kConv ? (rows + op.stride - 1) / op.stride : rows;
+std::vector<Timing> Stream::timings() const {
+  std::vector<Timing> all;
+  for (const Stage& stage : stages_)
+    all.insert(all.end(), stage.timings().begin(), stage.timings().end());
+  return all;
 }
 
 float* Stream::input(const std::vector<Block>& blocks) {
-  if (blocks.size() != lane_.size())
+  if (blocks.size() != started_.size())
     throw std::invalid_argument("blocks: expected one per stream of the batch");
   for (size_t l = 0; l < blocks.size(); ++l) {
     const Block& b = blocks[l];
+    if (failed_[l] && (b.rows != 0 || b.last))
+      throw std::invalid_argument("block: an earlier call failed; reset the stream");
     if (b.rows == 0) continue;
-    const bool whole = !lane_[l].started && b.last;
     if (b.rows < 0) throw std::invalid_argument("block: negative length");
-    if (!graph_.causal() && !whole)
+    if (!graph_.causal() && (started_[l] || !b.last))
       throw std::invalid_argument("block: this model needs its whole segment at once");
     if (!b.last && b.rows % graph_.down() != 0) {
       throw std::invalid_argument("block: expected a multiple of " + std::to_string(graph_.down()) +
                                   " rows, found " + std::to_string(b.rows));
     }
-    if (start_ == Start::kExact && !lane_[l].started && !b.last && b.rows < graph_.start_rows()) {
+    if (start_ == Start::kExact && !started_[l] && !b.last && b.rows < graph_.start_rows()) {
       throw std::invalid_argument("block: the first one needs " +
                                   std::to_string(graph_.start_rows()) + " rows, found " +
                                   std::to_string(b.rows));
     }
   }
   blocks_ = blocks;
-  for (size_t l = 0; l < blocks.size(); ++l) rows_[0][l] = blocks[l].rows;
-  buffer(0).resize(static_cast<size_t>(total_rows(0) * graph_.in_channels()));
-  return buffer(0).data();
+  int64_t total = 0;
+  for (size_t l = 0; l < blocks.size(); ++l) total += rows_[l] = blocks[l].rows;
+  values_[0].resize(static_cast<size_t>(total * graph_.in_channels()));
+  return values_[0].data();
 }
 
 const float* Stream::run() {
-  for (size_t i = 0; i < graph_.ops().size(); ++i) run_op(i);
-  for (size_t l = 0; l < lane_.size(); ++l) {
-    if (blocks_[l].rows > 0) lane_[l].started = true;
-    if (blocks_[l].last) reset(static_cast<int64_t>(l));
+  // Until all of it is done: an exception, of memory say, leaves these lanes half advanced.
+  for (size_t l = 0; l < blocks_.size(); ++l)
+    failed_[l] = failed_[l] || blocks_[l].rows > 0 || blocks_[l].last;
+  for (size_t i = 0; i < stages_.size(); ++i) run_stage(i);
+  for (size_t l = 0; l < blocks_.size(); ++l) {
+    if (blocks_[l].rows > 0 || blocks_[l].last) failed_[l] = false;
+    if (blocks_[l].rows > 0) started_[l] = !blocks_[l].last;
+    // A stream that ends without a new row has nothing left to give, but begins anew.
+    if (blocks_[l].last && blocks_[l].rows == 0) reset(static_cast<int64_t>(l));
   }
-  return buffer(graph_.ops().size()).data();
+  return values_.back().data();
 }
 
-void Stream::run_op(size_t index) {
-  const Op& op = graph_.ops()[index];
-  const size_t in = static_cast<size_t>(op.input);
-  for (size_t l = 0; l < lane_.size(); ++l) rows_[index + 1][l] = output_rows_of(op, rows_[in][l]);
-  if (op.add >= 0 && rows_[static_cast<size_t>(op.add)] != rows_[index + 1]) {
-    throw std::invalid_argument("program: operation " + std::to_string(index) +
-                                " adds a value of another length");
+double Stream::piece_bytes(int64_t rows) const {
+  double most = 0.0;
+  for (const Stage& stage : stages_) {
+    const Layout& layout = stage.layout();
+    const double in = static_cast<double>(rows) * stage.rate();
+    const auto least = static_cast<double>(std::max(layout.start_rows(), layout.down()));
+    most = std::max(most, std::max(in, least) * layout.row_bytes() + layout.padding_bytes());
   }
-  buffer(index + 1).resize(static_cast<size_t>(total_rows(index + 1) * op.out_channels));
-  if (op.kind == OpKind::kLstm) {
-    run_lstm(op, index);
-  } else {
-    run_conv(op, index);
-  }
+  return most;
 }
 
-// Lays out one lane's input rows behind its history or start padding and in front of its end
-// padding, after ELU. Returns the number of rows a stride-aligned convolution reads; keeps the new
-// history.
-int64_t Stream::pad_lane(const Op& op, size_t index, size_t l, const float* in, int64_t rows,
-                         float* padded) {
-  const int64_t width = op.in_channels;
-  const int64_t left = history_rows(op);
-  const bool last = blocks_[l].last;
-  std::vector<float>& history = lane_[l].history[index];
-  float* body = padded + left * width;
-  if (op.elu) {
-    kernels().elu(in, body, rows * width);
-  } else {
-    std::copy(in, in + rows * width, body);
-  }
-  int64_t right = 0;
-  if (last) {
-    right =
-        op.kind == OpKind::kConv ? op.pad_right + output_rows_of(op, rows) * op.stride - rows : 1;
-  }
-  std::copy(history.begin(), history.end(), padded);
-  const bool mirrored_start = op.reflect && start_ == Start::kExact && !lane_[l].started;
-  // A whole signal shorter than its padding is first extended by zeros, mirrored, and cut again
-  // (docs/program.md).
-  const int64_t reach = mirrored_start ? std::max(left, right) : 0;
-  const int64_t extended = std::max(rows, reach + 1);
-  const auto mirror = [&](int64_t row) {
-    int64_t source = row < 0 ? -row : row;
-    if (source >= extended) source = 2 * (extended - 1) - source;
-    float* to = body + row * width;
-    if (source >= rows || !op.reflect) {
-      std::fill(to, to + width, 0.0f);
-    } else {
-      std::copy(body + source * width, body + (source + 1) * width, to);
-    }
+int64_t Stream::piece_rows(const Stage& stage) const {
+  const Layout& layout = stage.layout();
+  const auto bytes = static_cast<double>(std::max(kPieceBytes, layout.weight_bytes()));
+  const auto rows = static_cast<int64_t>(bytes / layout.row_bytes());
+  return std::max(rows / layout.down() * layout.down(), layout.down());
+}
+
+// A piece takes rows of one lane after the other until it is full. A model that needs its whole
+// segment at once takes whole lanes.
+void Stream::run_stage(size_t index) {
+  Stage& stage = stages_[index];
+  const float* in = values_[index].data();
+  std::vector<int64_t> done(rows_.size());
+  int64_t total = 0;
+  for (size_t l = 0; l < rows_.size(); ++l) total += done[l] = stage.layout().output_rows(rows_[l]);
+  values_[index + 1].resize(static_cast<size_t>(total * stage.out_channels()));
+  float* out = values_[index + 1].data();
+  const int64_t most = piece_rows(stage);
+  int64_t room = most;
+  work_.clear();
+  const auto run_piece = [&] {
+    if (!work_.empty()) stage.run(work_);
+    work_.clear();
+    room = most;
   };
-  if (mirrored_start) {
-    for (int64_t row = -left; row < 0; ++row) mirror(row);
-  }
-  for (int64_t row = rows; row < rows + right; ++row) mirror(row);
-  if (!last) std::copy(body + (rows - left) * width, body + rows * width, history.begin());
-  return left + rows + right;
-}
-
-// Group norm and trimming of a product that is not yet in its final place.
-void Stream::finish(const Op& op, size_t l, float* product, int64_t rows, float* out) {
-  const int64_t width = op.out_channels;
-  if (!op.norm.scale.empty()) {
-    const int64_t n = rows * width;
-    const float mean = static_cast<float>(kernels().sum(product, n) / static_cast<double>(n));
-    const float variance =
-        static_cast<float>(kernels().sum_squares(product, n, mean) / static_cast<double>(n));
-    const float inverse = 1.0f / std::sqrt(variance + op.norm.eps);
-    step_.resize(static_cast<size_t>(width));
-    for (int64_t c = 0; c < width; ++c) step_[c] = inverse * op.norm.scale[c];
-    const float* add = nullptr;
-    if (op.add >= 0) {
-      const size_t value = static_cast<size_t>(op.add);
-      add = buffer(value).data() + std::accumulate(rows_[value].begin(),
-                                                   rows_[value].begin() + static_cast<int64_t>(l),
-                                                   int64_t{0}) *
-                                       width;
-    }
-    kernels().normalize(product, rows, width, mean, step_.data(), op.norm.offset.data(), add);
-  }
-  if (op.kind == OpKind::kConvTranspose) {
-    const float* from = product + op.trim_left * width;
-    std::copy(from, from + (rows - op.stride) * width, out);
-  }
-}
-
-void Stream::run_conv(const Op& op, size_t index) {
-  const size_t value = static_cast<size_t>(op.input);
-  const bool transposed = op.kind == OpKind::kConvTranspose;
-  // Group norm counts the rows that trimming drops; otherwise a causal product lands in its place
-  // at once.
-  const bool untrimmed = transposed && (op.trim_left > 0 || !op.norm.scale.empty());
-  const float* in = buffer(value).data();
-  float* out = buffer(index + 1).data();
-  const float* add =
-      op.add >= 0 && op.norm.scale.empty() ? buffer(static_cast<size_t>(op.add)).data() : nullptr;
-  GemmArgs g = {};
-  g.panels = op.weight.panels.data();
-  g.n = op.weight.n;
-  g.k = op.weight.k;
-  g.init = op.weight.bias.data();
-  g.add_stride = g.out_stride = g.n;
-  if (reads_input_as_it_is(op)) {
-    g.a = in;
-    g.a_stride = op.in_channels;
-    g.m = total_rows(value);
-    g.add = add;
-    g.out = out;
-    kernels().gemm(g);
-    return;
-  }
-  for (size_t l = 0; l < lane_.size(); ++l) {
-    const int64_t rows = rows_[value][l];
-    const int64_t out_size = rows_[index + 1][l] * op.out_channels;
-    if (rows > 0) {
-      const int64_t most = history_rows(op) + rows + op.pad_right + op.stride;
-      scratch_.resize(static_cast<size_t>(most * op.in_channels));
-      pad_lane(op, index, l, in, rows, scratch_.data());
-      g.a = scratch_.data();
-      g.a_stride = (transposed ? 1 : op.stride) * op.in_channels;
-      g.m = transposed ? rows + (untrimmed ? 1 : 0) : rows_[index + 1][l];
-      g.add = add;
-      if (untrimmed) gates_.resize(static_cast<size_t>(g.m * g.n));
-      g.out = untrimmed ? gates_.data() : out;
-      kernels().gemm(g);
-      if (untrimmed || !op.norm.scale.empty())
-        finish(op, l, g.out, g.m * g.n / op.out_channels, out);
-    }
-    in += rows * op.in_channels;
-    out += out_size;
-    if (add != nullptr) add += out_size;
-  }
-}
-
-void Stream::run_lstm(const Op& op, size_t index) {
-  const size_t value = static_cast<size_t>(op.input);
-  const int64_t rows = total_rows(value);
-  const int64_t hidden = op.out_channels;
-  const float* in = buffer(value).data();
-  if (op.elu) {
-    scratch_.resize(static_cast<size_t>(rows * op.in_channels));
-    kernels().elu(in, scratch_.data(), rows * op.in_channels);
-    in = scratch_.data();
-  }
-  gates_.resize(static_cast<size_t>(rows * 4 * hidden));
-  GemmArgs g = {};
-  g.a = in;
-  g.a_stride = g.k = op.in_channels;
-  g.panels = op.weight.panels.data();
-  g.m = rows;
-  g.n = g.out_stride = 4 * hidden;
-  g.init = op.weight.bias.data();
-  g.out = gates_.data();
-  kernels().gemm(g);
-  float* out = buffer(index + 1).data();
-  lstm_recurrence(op, index, out);
-  if (op.add >= 0) {
-    const float* add = buffer(static_cast<size_t>(op.add)).data();
-    for (int64_t i = 0; i < rows * hidden; ++i) out[i] += add[i];
-  }
-}
-
-// gates_ holds the input's share of every step. One step of all lanes that still have rows is one
-// product, so lanes share each read of the recurrent weights.
-void Stream::lstm_recurrence(const Op& op, size_t index, float* out) {
-  const int64_t hidden = op.out_channels;
-  const std::vector<int64_t>& rows = rows_[index + 1];
-  const size_t lanes = lane_.size();
-  step_.resize(lanes * static_cast<size_t>(5 * hidden));
-  float* const states = step_.data();                                  // [active][hidden]
-  float* const gates = states + static_cast<int64_t>(lanes) * hidden;  // [active][4 * hidden]
-  GemmArgs g = {};
-  g.a = states;
-  g.a_stride = g.k = hidden;
-  g.panels = op.recurrent.panels.data();
-  g.n = g.init_stride = g.out_stride = 4 * hidden;
-  g.init = gates;
-  g.out = gates;
-  const int64_t steps = *std::max_element(rows.begin(), rows.end());
-  for (int64_t t = 0; t < steps; ++t) {
-    int64_t first = 0;
-    g.m = 0;
-    for (size_t l = 0; l < lanes; first += rows[l], ++l) {
-      if (t >= rows[l]) continue;
-      const float* share = gates_.data() + (first + t) * 4 * hidden;
-      const float* h = lane_[l].history[index].data();
-      std::copy(h, h + hidden, states + g.m * hidden);
-      std::copy(share, share + 4 * hidden, gates + g.m * 4 * hidden);
-      ++g.m;
-    }
-    kernels().gemm(g);
-    const float* ready = gates;
-    first = 0;
-    for (size_t l = 0; l < lanes; first += rows[l], ++l) {
-      if (t >= rows[l]) continue;
-      float* h = lane_[l].history[index].data();
-      kernels().lstm_cell(ready, h + hidden, h, hidden);
-      std::copy(h, h + hidden, out + (first + t) * hidden);
-      ready += 4 * hidden;
+  for (size_t l = 0; l < rows_.size(); ++l) {
+    const int64_t lane = static_cast<int64_t>(l);
+    for (int64_t left = rows_[l]; left > 0;) {
+      const int64_t least = graph_.causal() ? stage.start_rows(lane) : left;
+      if (!work_.empty() && room < std::min(least, left)) run_piece();
+      int64_t take = std::max(room / stage.layout().down() * stage.layout().down(), least);
+      if (take >= left) take = left;
+      work_.push_back({lane, in, out, take, blocks_[l].last && take == left});
+      in += take * stage.in_channels();
+      out += stage.layout().output_rows(take) * stage.out_channels();
+      left -= take;
+      room -= take;
+      if (left > 0) run_piece();
     }
   }
+  run_piece();
+  rows_ = std::move(done);
 }
 
 }  // namespace encodec_fast

@@ -1,18 +1,14 @@
-// The state of a batch of independent streams through one graph, and its execution block by block.
+// A batch of independent streams through one graph: cuts the graph into stages and the blocks into
+// pieces, so that what passes between the operations stays in cache.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "engine/program.h"
+#include "engine/stage.h"
 
 namespace encodec_fast {
-
-enum class Start {
-  kExact,       // padding at the start as the model defines it (mirrored or zero)
-  kLowLatency,  // zeros in front of the first row: the first block may be as short as any other
-};
 
 // One block of one stream.
 struct Block {
@@ -25,10 +21,11 @@ class Stream {
   // graph must outlive the stream. Throws std::invalid_argument on a bad lane count.
   Stream(const Graph& graph, int64_t lanes, Start start);
 
-  int64_t lanes() const { return static_cast<int64_t>(lane_.size()); }
+  int64_t lanes() const { return static_cast<int64_t>(started_.size()); }
 
   // Where the rows of the next block go: [sum of rows][in_channels], lanes one after the other.
-  // Checks the blocks; throws std::invalid_argument and changes nothing if one cannot be run.
+  // Checks the blocks; throws std::invalid_argument and changes nothing if one cannot be run, or is
+  // of a lane whose last run() threw and which was not reset since.
   float* input(const std::vector<Block>& blocks);
 
   // Runs the blocks given to input(). Returns the output rows [sum of output_rows()][out_channels],
@@ -36,37 +33,29 @@ class Stream {
   const float* run();
 
   // Output rows per lane of the last run().
-  const std::vector<int64_t>& output_rows() const { return rows_.back(); }
+  const std::vector<int64_t>& output_rows() const { return rows_; }
 
   void reset();
   void reset(int64_t lane);
 
- private:
-  struct Lane {
-    bool started = false;
-    std::vector<std::vector<float>>
-        history;  // per op: the last input rows of a convolution, or h and c of an LSTM
-  };
+  // What lies between the operations while they run one piece of `rows` input rows, in bytes.
+  double piece_bytes(int64_t rows) const;
 
-  void run_op(size_t index);
-  void run_conv(const Op& op, size_t index);
-  void run_lstm(const Op& op, size_t index);
-  void lstm_recurrence(const Op& op, size_t index, float* out);
-  int64_t pad_lane(const Op& op, size_t index, size_t lane, const float* in, int64_t rows,
-                   float* padded);
-  void finish(const Op& op, size_t lane, float* product, int64_t rows, float* out);
-  int64_t output_rows_of(const Op& op, int64_t rows) const;
-  std::vector<float>& buffer(size_t value);
-  int64_t total_rows(size_t value) const;
+  void profile(bool on);
+  std::vector<Timing> timings() const;  // per op since profile(true); empty: not measured
+
+ private:
+  void run_stage(size_t index);
+  int64_t piece_rows(const Stage& stage) const;
 
   const Graph& graph_;
   Start start_;
-  std::vector<Lane> lane_;
+  std::vector<Stage> stages_;
+  std::vector<bool> started_, failed_;
   std::vector<Block> blocks_;
-  std::vector<std::vector<int64_t>> rows_;  // [value][lane]
-  std::vector<size_t> slot_;  // [value] -> buffer; values whose lives do not overlap share one
-  std::vector<std::vector<float>> buffers_;
-  std::vector<float> scratch_, gates_, step_;
+  std::vector<int64_t> rows_;               // per lane, of the value that values_ holds
+  std::vector<std::vector<float>> values_;  // the input of each stage, and the output of the last
+  std::vector<Work> work_;
 };
 
 }  // namespace encodec_fast

@@ -1,113 +1,140 @@
 #include "kernels/gemm.h"
 
-#include "kernels/vec.h"
+#include "kernels/elementary.h"
+#include "kernels/thin.h"
 
 namespace encodec_fast::EF_ISA {
 namespace {
 
-constexpr int kHalves = kPanel / kLanes;
-// 6 rows x 16 columns = 12 accumulators: what 16 vector registers hold beside two weights and a
-// broadcast.
-constexpr int kRows = 6;
-// One-row products: four panels at once give eight independent chains, enough to hide the latency
-// of an fma.
-constexpr int kNarrowPanels = 4;
+template <typename W>
+class Product {
+ public:
+  static constexpr int kRows = kRowsWith<W>;
 
-inline void load_row(const float* p, int64_t width, Vec (&r)[kHalves]) noexcept {
-  if (width >= kPanel) {
-    for (int h = 0; h < kHalves; ++h) r[h] = load(p + h * kLanes);
-    return;
-  }
-  float row[kPanel] = {};
-  for (int64_t j = 0; j < width; ++j) row[j] = p[j];
-  for (int h = 0; h < kHalves; ++h) r[h] = load(row + h * kLanes);
-}
+  Product(const GemmArgs& args, const W* panels) noexcept
+      : g(args), panels_(panels), depth_(padded_depth<W>(args.k)) {}
 
-inline void finish_row(const GemmArgs& g, int64_t i, int64_t j, Vec (&acc)[kHalves]) noexcept {
-  const int64_t width = g.n - j;
-  if (g.add != nullptr) {
-    Vec extra[kHalves];
-    load_row(g.add + i * g.add_stride + j, width, extra);
-    for (int h = 0; h < kHalves; ++h) acc[h] = add(acc[h], extra[h]);
+  void begin(int64_t panel) noexcept {
+    column_ = panel * kPanel;
+    part_ = g.parts;
+    row_ = 0;
   }
-  float* out = g.out + i * g.out_stride + j;
-  if (width >= kPanel) {
-    for (int h = 0; h < kHalves; ++h) store(out + h * kLanes, acc[h]);
-    return;
-  }
-  float row[kPanel];
-  for (int h = 0; h < kHalves; ++h) store(row + h * kLanes, acc[h]);
-  for (int64_t c = 0; c < width; ++c) out[c] = row[c];
-}
 
-template <int R>
-void tile(const GemmArgs& g, int64_t i, int64_t j) noexcept {
-  const float* w = g.panels + j * g.k;
-  const float* a = g.a + i * g.a_stride;
-  Vec acc[R][kHalves];
-  for (int r = 0; r < R; ++r) load_row(g.init + (i + r) * g.init_stride + j, g.n - j, acc[r]);
-  for (int64_t k = 0; k < g.k; ++k, w += kPanel) {
-    const Vec w0 = load(w);
-    const Vec w1 = load(w + kLanes);
+  template <int R, int P>
+  void run() noexcept {
+    const float* a[R];
+    const GemmPart* part[R];
+    int64_t row[R];
+    const GemmPart* from = part_;
+    int64_t i = row_;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r, ++i) {
+      while (i == from->m) {
+        ++from;
+        i = 0;
+      }
+      part[r] = from;
+      row[r] = i * g.n + column_;
+      a[r] = from->a + i * g.a_stride;
+    }
+    part_ = from;
+    row_ = i;
+    const int64_t width = g.n - column_;
+    const W* w = panels_ + column_ * depth_;
+    Accumulators<R, P> acc;
+    if (width >= P * kPanel) {
+      begin_chains<R, P>(part, row, [](const float* p, int64_t) { return load(p); }, acc);
+      chains<R, P>(w, g.k, a, acc);
+      end_chains<R, P>(
+          part, row, [](const float* p, int64_t) { return load(p); },
+          [](float* p, Vec x, int64_t) { store(p, x); }, acc);
+      return;
+    }
+    // The last columns of a matrix whose width is no multiple of a panel.
+    const auto load_some = [width](const float* p, int64_t j) {
+      return width - j >= kLanes ? load(p) : load_part(p, width - j);
+    };
+    const auto store_some = [width](float* p, Vec x, int64_t j) {
+      if (width - j >= kLanes) return store(p, x);
+      store_part(p, x, width - j);
+    };
+    begin_chains<R, P>(part, row, load_some, acc);
+    chains<R, P>(w, g.k, a, acc);
+    end_chains<R, P>(part, row, load_some, store_some, acc);
+  }
+
+ private:
+  // The load and store functions also get the column within the tile.
+  template <int R, int P, typename Load>
+  void begin_chains(const GemmPart* const (&part)[R], const int64_t (&row)[R], Load get,
+                    Accumulators<R, P>& acc) const noexcept {
+    if (g.bias == nullptr) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const float* from = part[r]->out + row[r];
+#pragma GCC unroll 16
+        for (int i = 0; i < P * kVecs; ++i)
+          acc[r][i / kVecs][i % kVecs] = get(from + i * kLanes, i * kLanes);
+      }
+      return;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < P * kVecs; ++i) {
+      const Vec start = get(g.bias + column_ + i * kLanes, i * kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) acc[r][i / kVecs][i % kVecs] = start;
+    }
+  }
+
+  template <int R, int P, typename Load, typename Store>
+  static void end_chains(const GemmPart* const (&part)[R], const int64_t (&row)[R], Load get,
+                         Store put, Accumulators<R, P>& acc) noexcept {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec x = broadcast(a[r * g.a_stride + k]);
-      acc[r][0] = fma(x, w0, acc[r][0]);
-      acc[r][1] = fma(x, w1, acc[r][1]);
+      Vec y[P * kVecs];
+#pragma GCC unroll 16
+      for (int i = 0; i < P * kVecs; ++i) y[i] = acc[r][i / kVecs][i % kVecs];
+      if (part[r]->add != nullptr) {
+        const float* from = part[r]->add + row[r];
+#pragma GCC unroll 16
+        for (int i = 0; i < P * kVecs; ++i) y[i] = y[i] + get(from + i * kLanes, i * kLanes);
+      }
+      if (part[r]->out != nullptr) {
+        float* to = part[r]->out + row[r];
+#pragma GCC unroll 16
+        for (int i = 0; i < P * kVecs; ++i) put(to + i * kLanes, y[i], i * kLanes);
+      }
+      if (part[r]->elu != nullptr) {
+        float* to = part[r]->elu + row[r];
+#pragma GCC unroll 16
+        for (int i = 0; i < P * kVecs; ++i) put(to + i * kLanes, elu(y[i]), i * kLanes);
+      }
     }
   }
-  for (int r = 0; r < R; ++r) finish_row(g, i + r, j, acc[r]);
-}
 
-void narrow(const GemmArgs& g, int64_t i, int64_t j) noexcept {
-  const float* a = g.a + i * g.a_stride;
-  const float* w[kNarrowPanels];
-  Vec acc[kNarrowPanels][kHalves];
-  for (int p = 0; p < kNarrowPanels; ++p) {
-    w[p] = g.panels + (j + p * kPanel) * g.k;
-    load_row(g.init + i * g.init_stride + j + p * kPanel, g.n - j - p * kPanel, acc[p]);
-  }
-  for (int64_t k = 0; k < g.k; ++k) {
-    const Vec x = broadcast(a[k]);
-#pragma GCC unroll 4
-    for (int p = 0; p < kNarrowPanels; ++p) {
-      acc[p][0] = fma(x, load(w[p] + k * kPanel), acc[p][0]);
-      acc[p][1] = fma(x, load(w[p] + k * kPanel + kLanes), acc[p][1]);
-    }
-  }
-  for (int p = 0; p < kNarrowPanels; ++p) finish_row(g, i, j + p * kPanel, acc[p]);
-}
+  const GemmArgs& g;
+  const W* panels_;
+  int64_t depth_;  // rows of a panel
+  int64_t column_ = 0;
+  const GemmPart* part_ = nullptr;
+  int64_t row_ = 0;
+};
 
-void rows(const GemmArgs& g, int64_t i, int64_t count, int64_t j) noexcept {
-  switch (count) {
-    case 1:
-      return tile<1>(g, i, j);
-    case 2:
-      return tile<2>(g, i, j);
-    case 3:
-      return tile<3>(g, i, j);
-    case 4:
-      return tile<4>(g, i, j);
-    case 5:
-      return tile<5>(g, i, j);
-    default:
-      return tile<kRows>(g, i, j);
-  }
+template <typename W>
+void run(const GemmArgs& g, const W* panels) noexcept {
+  int64_t m = 0;
+  for (int64_t i = 0; i < g.part_count; ++i) m += g.parts[i].m;
+  if (m == 0) return;
+  if (m >= kThinRows * g.part_count && is_thin(g)) return run_thin(g, panels);
+  Product<W> product(g, panels);
+  run_tiles(m, (g.n + kPanel - 1) / kPanel, g.backward, product);
 }
 
 }  // namespace
 
-static_assert(kHalves == 2);
-
 void gemm(const GemmArgs& g) noexcept {
-  int64_t j = 0;
-  if (g.m == 1) {
-    for (; j + kNarrowPanels * kPanel <= g.n; j += kNarrowPanels * kPanel) narrow(g, 0, j);
-  }
-  // A panel stays in the first cache level while all rows pass over it.
-  for (; j < g.n; j += kPanel) {
-    for (int64_t i = 0; i < g.m; i += kRows) rows(g, i, g.m - i < kRows ? g.m - i : kRows, j);
-  }
+  if (g.panels16 != nullptr) return run(g, g.panels16);
+  run(g, g.panels);
 }
 
 }  // namespace encodec_fast::EF_ISA

@@ -1,21 +1,25 @@
-// Reductions in one fixed shape: group norm's statistics and the level of a segment.
+// Reductions in one fixed shape, and group norm's last step.
 #pragma once
 
 #include <cstdint>
 
 namespace encodec_fast {
+
+// Elements of one block of a reduction; engine/moments.h combines the blocks.
+inline constexpr int64_t kReductionBlock = 4096;
+
 #ifdef EF_ISA
 namespace EF_ISA {
+// Over n <= kReductionBlock elements: 16 lanes, lane j takes elements j, j + 16, ...; lanes are
+// folded 8, 4, 2, 1.
+float sum(const float* x, int64_t n) noexcept;                      // of x
+float sum_squares(const float* x, int64_t n, float mean) noexcept;  // of (x - mean)^2
 
-// Sums over blocks of 4096 elements: 16 lanes, lane j takes elements j, j + 16, ...; lanes are
-// folded 8, 4, 2, 1; block sums are added in index order in double.
-double sum(const float* x, int64_t n) noexcept;                      // of x
-double sum_squares(const float* x, int64_t n, float mean) noexcept;  // of (x - mean)^2
-
-// x[t][c] = fma(x[t][c] - mean, scale[c], offset[c]) (+ add[t][c] when add is not null), in place.
-void normalize(float* x, int64_t rows, int64_t channels, float mean, const float* scale,
-               const float* offset, const float* add) noexcept;
-
+// y[t][c] = fma(x[t][c] - mean, scale[c], offset[c]) (+ add[t][c] when add is not null); out = y
+// and elu = ELU(y), each unless it is null. out and elu may be x.
+void normalize(const float* x, int64_t rows, int64_t channels, float mean, const float* scale,
+               const float* offset, const float* add, float* out, float* elu) noexcept;
 }  // namespace EF_ISA
 #endif
+
 }  // namespace encodec_fast

@@ -1,99 +1,147 @@
 #include "kernels/rvq.h"
 
-#include "kernels/gemm.h"
-#include "kernels/vec.h"
+#include "kernels/tile.h"
 
 namespace encodec_fast::EF_ISA {
 namespace {
 
-constexpr int kRows = 6;
+// Rows that pass over a panel, and stay in the first cache level with it.
+constexpr int kBatch = 24;
+// Rows that pass through one codebook before the next, and stay in the second cache level.
+constexpr int kRound = 16 * kBatch;
 
-// Best score and index of each of the 16 columns of a panel, for a few rows.
+// Best score of each column of a panel for one row, and the panel that it came from. The panel's
+// number is held as a float, which is exact, so that it moves as the score does.
 struct Best {
-  float score[kRows][kPanel];
-  int32_t index[kRows][kPanel];
+  float score[kPanel];
+  float panel[kPanel];
 };
 
-template <int R>
-void score_panel(const RvqCodebooks& b, const float* w, const float* init, const float* residual,
-                 int32_t first, Best& best) noexcept {
-  Vec acc[R][2];
-  for (int r = 0; r < R; ++r) {
-    acc[r][0] = load(init);
-    acc[r][1] = load(init + kLanes);
+// The best entries of one codebook for up to kBatch rows.
+class Search {
+ public:
+  static constexpr int kRows = kTileRows;
+
+  Search(const RvqCodebooks& books, int64_t q, const float* residual, int64_t rows) noexcept
+      : books_(books),
+        panels_(books.panels + q * books.panel_floats),
+        start_(books.half_norm + q * books.padded_size),
+        residual_(residual) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int j = 0; j < kPanel; ++j) {
+        best_[r].score[j] = -__builtin_inff();
+        best_[r].panel[j] = 0.0f;  // what a row of NaN gets: a valid index, whatever the input
+      }
+    }
+    run_tiles(rows, books.padded_size / kPanel, false, *this);
   }
-  for (int64_t k = 0; k < b.dim; ++k, w += kPanel) {
-    const Vec w0 = load(w);
-    const Vec w1 = load(w + kLanes);
+
+  void begin(int64_t panel) noexcept {
+    panel_ = panel;
+    row_ = 0;
+  }
+
+  template <int R, int P>
+  void run() noexcept {
+    const float* a[R];
+    for (int r = 0; r < R; ++r) a[r] = residual_ + (row_ + r) * books_.dim;
+    Accumulators<R, P> acc;
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVecs; ++v) {
+        const Vec start = load(start_ + (panel_ + p) * kPanel + v * kLanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) acc[r][p][v] = start;
+      }
+    }
+    chains<R, P>(panels_ + panel_ * books_.dim * kPanel, books_.dim, a, acc);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec x = broadcast(residual[r * b.dim + k]);
-      acc[r][0] = fma(x, w0, acc[r][0]);
-      acc[r][1] = fma(x, w1, acc[r][1]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVecs; ++v) {
+        float* const score = best_[row_ + r].score + v * kLanes;
+        float* const panel = best_[row_ + r].panel + v * kLanes;
+        Vec top = load(score);
+        Vec from = load(panel);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; ++p) {
+          const Vec other = acc[r][p][v];
+          from = select_greater(other, top, broadcast(static_cast<float>(panel_ + p)), from);
+          top = larger(other, top);
+        }
+        store(score, top);
+        store(panel, from);
+      }
     }
+    row_ += R;
   }
-  for (int r = 0; r < R; ++r) {
-    float score[kPanel];
-    store(score, acc[r][0]);
-    store(score + kLanes, acc[r][1]);
-    for (int32_t j = 0; j < kPanel; ++j) {
-      const bool better = score[j] > best.score[r][j];
-      best.score[r][j] = better ? score[j] : best.score[r][j];
-      best.index[r][j] = better ? first + j : best.index[r][j];
-    }
-  }
-}
 
-template <int R>
-void search(const RvqCodebooks& b, int64_t q, float* residual, uint16_t* codes) noexcept {
-  Best best;
-  for (int r = 0; r < R; ++r) {
-    for (int j = 0; j < kPanel; ++j) {
-      best.score[r][j] = -__builtin_inff();
-      best.index[r][j] = 0;  // what a row of NaN gets: a valid index, whatever the input
+  // The index of the best entry of a row, ties to the lowest.
+  int64_t winner(int64_t row) const noexcept {
+    const Best& best = best_[row];
+    float top = best.score[0];
+    int64_t index = static_cast<int64_t>(best.panel[0]) * kPanel;
+    for (int64_t j = 1; j < kPanel; ++j) {
+      const int64_t other = static_cast<int64_t>(best.panel[j]) * kPanel + j;
+      if (best.score[j] > top || (best.score[j] == top && other < index)) {
+        top = best.score[j];
+        index = other;
+      }
     }
+    return index;
   }
-  const float* w = b.panels + q * b.panel_floats;
-  const float* init = b.half_norm + q * b.padded_size;
-  for (int64_t n = 0; n < b.size; n += kPanel) {
-    score_panel<R>(b, w + n * b.dim, init + n, residual, static_cast<int32_t>(n), best);
-  }
-  for (int r = 0; r < R; ++r) {
-    float top = best.score[r][0];
-    int32_t index = best.index[r][0];
-    for (int j = 1; j < kPanel; ++j) {
-      const bool better =
-          best.score[r][j] > top || (best.score[r][j] == top && best.index[r][j] < index);
-      top = better ? best.score[r][j] : top;
-      index = better ? best.index[r][j] : index;
-    }
+
+ private:
+  const RvqCodebooks& books_;
+  const float* panels_;
+  const float* start_;
+  const float* residual_;
+  int64_t panel_ = 0, row_ = 0;
+  Best best_[kBatch];
+};
+
+// One codebook for up to kBatch rows.
+void search(const RvqCodebooks& books, int64_t q, int64_t rows, float* residual,
+            uint16_t* codes) noexcept {
+  const Search found(books, q, residual, rows);
+  const float* entry[kBatch];
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t index = found.winner(r);
     codes[r] = static_cast<uint16_t>(index);
-    const float* entry = b.entries + (q * b.size + index) * b.dim;
-    for (int64_t k = 0; k < b.dim; ++k) residual[r * b.dim + k] -= entry[k];
+    entry[r] = books.entries + (q * books.size + index) * books.dim;
+    for (int64_t k = 0; k < books.dim; k += kPanel) __builtin_prefetch(entry[r] + k);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    float* from = residual + r * books.dim;
+    for (int64_t k = 0; k < books.dim; ++k) from[k] -= entry[r][k];
   }
 }
 
 }  // namespace
 
-void rvq_encode(const RvqCodebooks& b, float* residual, int64_t rows, int64_t n_q, uint16_t* codes,
-                int64_t code_stride) noexcept {
-  // A codebook (half a megabyte) stays in cache while all rows pass over it.
-  for (int64_t q = 0; q < n_q; ++q) {
-    int64_t i = 0;
-    uint16_t* out = codes + q * code_stride;
-    for (; i + kRows <= rows; i += kRows) search<kRows>(b, q, residual + i * b.dim, out + i);
-    for (; i < rows; ++i) search<1>(b, q, residual + i * b.dim, out + i);
+void rvq_encode(const RvqCodebooks& books, float* residual, int64_t rows, int64_t n_q,
+                uint16_t* codes, int64_t code_stride) noexcept {
+  for (int64_t first = 0; first < rows; first += kRound) {
+    const int64_t end = rows - first < kRound ? rows : first + kRound;
+    for (int64_t q = 0; q < n_q; ++q) {
+      for (int64_t i = first; i < end; i += kBatch) {
+        const int64_t count = end - i < kBatch ? end - i : kBatch;
+        search(books, q, count, residual + i * books.dim, codes + q * code_stride + i);
+      }
+    }
   }
 }
 
-void rvq_decode(const RvqCodebooks& b, const uint16_t* codes, int64_t code_stride, int64_t rows,
+void rvq_decode(const RvqCodebooks& books, const uint16_t* codes, int64_t code_stride, int64_t rows,
                 int64_t n_q, float* latent) noexcept {
   for (int64_t i = 0; i < rows; ++i) {
-    float* out = latent + i * b.dim;
-    for (int64_t k = 0; k < b.dim; ++k) out[k] = 0.0f;
+    float* out = latent + i * books.dim;
+    for (int64_t k = 0; k < books.dim; ++k) out[k] = 0.0f;
     for (int64_t q = 0; q < n_q; ++q) {
-      const float* entry = b.entries + (q * b.size + codes[q * code_stride + i]) * b.dim;
-      for (int64_t k = 0; k < b.dim; ++k) out[k] += entry[k];
+      const float* entry =
+          books.entries + (q * books.size + codes[q * code_stride + i]) * books.dim;
+      for (int64_t k = 0; k < books.dim; ++k) out[k] += entry[k];
     }
   }
 }

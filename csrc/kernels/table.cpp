@@ -4,6 +4,7 @@
 namespace encodec_fast::EF_ISA {
 
 extern const Kernels table;
-const Kernels table = {gemm, elu, lstm_cell, rvq_encode, rvq_decode, sum, sum_squares, normalize};
+const Kernels table = {gemm,       activate, lstm_cell,   rvq_encode,
+                       rvq_decode, sum,      sum_squares, normalize};
 
 }  // namespace encodec_fast::EF_ISA

@@ -1,62 +1,211 @@
-// Eight float lanes. The same kernel sources are compiled once per instruction set; this type is
-// all that differs.
+// A vector of float lanes: eight, or sixteen with AVX-512. The same kernel sources are compiled
+// once per instruction set; this type is all that differs. Every operation is exact IEEE arithmetic
+// per lane, so no result depends on the width.
+//
+// larger and smaller give the second where neither is (equal, or not a number). load_pair reads
+// bfloat16, the upper half of a float32: the even values and the odd ones.
 //
 // Everything lives in a namespace named after the instruction set: two copies of one symbol would
 // let the linker keep the copy with the wider instructions for every caller.
 #pragma once
 
+#include <cstdint>
+
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <xmmintrin.h>
 #endif
 
 namespace encodec_fast::EF_ISA {
 
-inline constexpr int kLanes = 8;
+#if defined(__AVX512F__)
 
-#if defined(__AVX2__) && defined(__FMA__)
+inline constexpr int kLanes = 16;
+
+struct Vec {
+  __m512 v;
+};
+struct Pair {
+  Vec even, odd;
+};
+
+inline Vec load(const float* p) noexcept { return {_mm512_loadu_ps(p)}; }
+inline Pair load_pair(const uint16_t* p) noexcept {
+  const __m512i words = _mm512_loadu_si512(p);
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))},
+          {_mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(-65536)))}};
+}
+inline void store(float* p, Vec x) noexcept { _mm512_storeu_ps(p, x.v); }
+inline Vec broadcast(float x) noexcept { return {_mm512_set1_ps(x)}; }
+inline Vec fma(Vec a, Vec b, Vec c) noexcept { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec operator+(Vec a, Vec b) noexcept { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) noexcept { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) noexcept { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) noexcept { return {_mm512_div_ps(a.v, b.v)}; }
+inline Vec larger(Vec a, Vec b) noexcept { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec smaller(Vec a, Vec b) noexcept { return {_mm512_min_ps(a.v, b.v)}; }
+inline Vec select_greater(Vec a, Vec b, Vec yes, Vec no) noexcept {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v)};
+}
+inline Vec magnitude(Vec x) noexcept {
+  const __m512i bits = _mm512_castps_si512(x.v);
+  return {_mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)))};
+}
+inline Vec with_sign_of(Vec x, Vec sign) noexcept {
+  const __m512i bits = _mm512_and_si512(_mm512_castps_si512(sign.v), _mm512_set1_epi32(INT32_MIN));
+  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(x.v), bits))};
+}
+inline Vec power_of_two(Vec shifted) noexcept {
+  const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)))};
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+inline constexpr int kLanes = 8;
 
 struct Vec {
   __m256 v;
 };
+struct Pair {
+  Vec even, odd;
+};
 
 inline Vec load(const float* p) noexcept { return {_mm256_loadu_ps(p)}; }
+inline Pair load_pair(const uint16_t* p) noexcept {
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {{_mm256_castsi256_ps(_mm256_slli_epi32(words, 16))},
+          {_mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(-65536)))}};
+}
 inline void store(float* p, Vec x) noexcept { _mm256_storeu_ps(p, x.v); }
 inline Vec broadcast(float x) noexcept { return {_mm256_set1_ps(x)}; }
 inline Vec fma(Vec a, Vec b, Vec c) noexcept { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-inline Vec add(Vec a, Vec b) noexcept { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator+(Vec a, Vec b) noexcept { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) noexcept { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) noexcept { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) noexcept { return {_mm256_div_ps(a.v, b.v)}; }
+inline Vec larger(Vec a, Vec b) noexcept { return {_mm256_max_ps(a.v, b.v)}; }
+inline Vec smaller(Vec a, Vec b) noexcept { return {_mm256_min_ps(a.v, b.v)}; }
+inline Vec select_greater(Vec a, Vec b, Vec yes, Vec no) noexcept {
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ))};
+}
+inline Vec magnitude(Vec x) noexcept { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+inline Vec with_sign_of(Vec x, Vec sign) noexcept {
+  return {_mm256_or_ps(x.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.v))};
+}
+inline Vec power_of_two(Vec shifted) noexcept {
+  const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3f800000)))};
+}
 
 #else
+
+inline constexpr int kLanes = 8;
 
 struct Vec {
   float v[kLanes];
 };
+struct Pair {
+  Vec even, odd;
+};
+
+inline uint32_t bits_of(float x) noexcept {
+  uint32_t b;
+  __builtin_memcpy(&b, &x, sizeof b);
+  return b;
+}
+inline float float_of(uint32_t b) noexcept {
+  float x;
+  __builtin_memcpy(&x, &b, sizeof x);
+  return x;
+}
+
+// Calls f(lane) for each lane.
+template <typename F>
+inline Vec lanes(F f) noexcept {
+  Vec r;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = f(i);
+  return r;
+}
 
 inline Vec load(const float* p) noexcept {
-  Vec r;
-  for (int i = 0; i < kLanes; ++i) r.v[i] = p[i];
-  return r;
+  return lanes([&](int i) { return p[i]; });
+}
+inline Pair load_pair(const uint16_t* p) noexcept {
+  return {lanes([&](int i) { return float_of(static_cast<uint32_t>(p[2 * i]) << 16); }),
+          lanes([&](int i) { return float_of(static_cast<uint32_t>(p[2 * i + 1]) << 16); })};
 }
 inline void store(float* p, Vec x) noexcept {
   for (int i = 0; i < kLanes; ++i) p[i] = x.v[i];
 }
 inline Vec broadcast(float x) noexcept {
-  Vec r;
-  for (int i = 0; i < kLanes; ++i) r.v[i] = x;
-  return r;
+  return lanes([&](int) { return x; });
 }
 // Without hardware support this is a call into the C library, correctly rounded and slow: the
 // oracle.
 inline Vec fma(Vec a, Vec b, Vec c) noexcept {
-  Vec r;
-  for (int i = 0; i < kLanes; ++i) r.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
-  return r;
+  return lanes([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }
-inline Vec add(Vec a, Vec b) noexcept {
-  Vec r;
-  for (int i = 0; i < kLanes; ++i) r.v[i] = a.v[i] + b.v[i];
-  return r;
+inline Vec operator+(Vec a, Vec b) noexcept {
+  return lanes([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Vec operator-(Vec a, Vec b) noexcept {
+  return lanes([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Vec operator*(Vec a, Vec b) noexcept {
+  return lanes([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Vec operator/(Vec a, Vec b) noexcept {
+  return lanes([&](int i) { return a.v[i] / b.v[i]; });
+}
+inline Vec larger(Vec a, Vec b) noexcept {
+  return lanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Vec smaller(Vec a, Vec b) noexcept {
+  return lanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Vec select_greater(Vec a, Vec b, Vec yes, Vec no) noexcept {
+  return lanes([&](int i) { return a.v[i] > b.v[i] ? yes.v[i] : no.v[i]; });
+}
+inline Vec magnitude(Vec x) noexcept {
+  return lanes([&](int i) { return float_of(bits_of(x.v[i]) & 0x7fffffffu); });
+}
+inline Vec with_sign_of(Vec x, Vec sign) noexcept {
+  return lanes(
+      [&](int i) { return float_of(bits_of(x.v[i]) | (bits_of(sign.v[i]) & 0x80000000u)); });
+}
+inline Vec power_of_two(Vec shifted) noexcept {
+  return lanes([&](int i) { return float_of((bits_of(shifted.v[i]) << 23) + 0x3f800000u); });
 }
 
 #endif
+
+// to[j * to_stride + i] = from[i * from_stride + j], i and j below 4.
+inline void transpose_4x4(const float* from, int64_t from_stride, float* to,
+                          int64_t to_stride) noexcept {
+#if defined(__SSE2__)
+  __m128 row[4];
+  for (int i = 0; i < 4; ++i) row[i] = _mm_loadu_ps(from + i * from_stride);
+  _MM_TRANSPOSE4_PS(row[0], row[1], row[2], row[3]);
+  for (int i = 0; i < 4; ++i) _mm_storeu_ps(to + i * to_stride, row[i]);
+#else
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 4; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+  }
+#endif
+}
+
+// The first `count` lanes; the others are zero, and are not stored.
+inline Vec load_part(const float* p, int64_t count) noexcept {
+  float row[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) row[i] = p[i];
+  return load(row);
+}
+inline void store_part(float* p, Vec x, int64_t count) noexcept {
+  float row[kLanes];
+  store(row, x);
+  for (int64_t i = 0; i < count; ++i) p[i] = row[i];
+}
 
 }  // namespace encodec_fast::EF_ISA

@@ -10,6 +10,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
+# Behind the skip, because what follows imports torch and the peers.
 from encodec_fast.models.checkpoints import load_checkpoint  # noqa: E402
 
 SMALL = {"num_filters": 4, "hidden_size": 8, "codebook_size": 16, "num_lstm_layers": 1}

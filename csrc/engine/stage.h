@@ -1,0 +1,103 @@
+// A run of consecutive operations of a graph for a batch of streams: their state, and the execution
+// of one block of each.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/layout.h"
+#include "engine/moments.h"
+
+namespace encodec_fast {
+
+enum class Start {
+  kExact,       // padding at the start as the model defines it (mirrored or zero)
+  kLowLatency,  // zeros in front of the first row: the first block may be as short as any other
+};
+
+// A block of one stream.
+struct Work {
+  int64_t lane;
+  const float* in;  // [rows][in_channels]
+  float* out;       // [layout().output_rows(rows)][out_channels]
+  int64_t rows;     // at least 1
+  bool last;        // the stream ends with this block and starts anew with the next
+};
+
+// Time and multiply-accumulates of one operation, summed over runs.
+struct Timing {
+  double seconds = 0.0;
+  int64_t macs = 0;
+};
+
+class Stage {
+ public:
+  // Operations [first, end) of graph, which must outlive the stage; nothing but value `first`
+  // crosses its beginning.
+  Stage(const Graph& graph, int first, int end, int64_t lanes, Start start);
+
+  // Each lane at most once; layout() says which lengths a block may have.
+  void run(const std::vector<Work>& work);
+  void reset(int64_t lane);
+
+  int64_t in_channels() const { return graph_.channels(first_); }
+  int64_t out_channels() const { return graph_.channels(end_); }
+  const Layout& layout() const { return layout_; }
+  // Rows of its input per row of the graph's.
+  double rate() const {
+    return static_cast<double>(graph_.up_of(first_)) / static_cast<double>(graph_.down_of(first_));
+  }
+  // Least rows of a lane's next block, unless it is the last.
+  int64_t start_rows(int64_t lane) const;
+
+  void profile(bool on);
+  const std::vector<Timing>& timings() const { return timings_; }  // per op; empty: not measured
+
+ private:
+  struct Lane {
+    bool started = false;
+    // Per op: the last input rows of a convolution, or h and c of an LSTM. Empty: zeros.
+    std::vector<std::vector<float>> history;
+  };
+
+  const Op& op(int index) const { return graph_.ops()[static_cast<size_t>(index)]; }
+  // Of the w-th block.
+  int64_t& rows(int value, size_t w) { return rows_[place(value - first_, w)]; }
+  float* body(int form, size_t w) { return body_[place(form, w)]; }
+  size_t place(int index, size_t w) const { return static_cast<size_t>(index) * count_ + w; }
+  std::vector<float>& history(int index, size_t w);
+
+  void make_room(int value);
+  void take_input();
+  void pad(int index, size_t w);
+  void keep_history(int index, size_t w);
+  GemmPart outputs(int index, size_t w);
+  void copy_to_other_forms(int index, size_t w);
+  void run_op(int index);
+  void run_conv(int index);
+  void run_conv_in_place(int index);
+  void run_conv_then_finish(int index, size_t w);
+  void multiply(const Matrix& weight, int64_t a_stride, const float* bias, bool backward = false);
+  void run_lstm(int index);
+  void lstm_steps(int index);
+
+  const Graph& graph_;
+  int first_, end_;
+  Start start_;
+  Layout layout_;
+  std::vector<Lane> lane_;
+  std::vector<Timing> timings_;
+
+  // Of the current run.
+  const std::vector<Work>* work_ = nullptr;
+  size_t count_ = 0;
+  std::vector<int64_t> rows_;  // [value - first][w]
+  std::vector<float*> body_;   // [form][w]: the first row behind the padding
+  std::vector<std::vector<float>> buffers_;
+  std::vector<GemmPart> parts_;
+  std::vector<float> product_, gates_, scale_;
+  Moments moments_;
+};
+
+}  // namespace encodec_fast

@@ -1,0 +1,53 @@
+// ELU, sigmoid and tanh of vectors, built of +, *, /, fma and integer bit operations only: no C
+// library call, same bits everywhere. For kernel sources.
+#pragma once
+
+#include "kernels/vec.h"
+
+namespace encodec_fast::EF_ISA {
+
+// exp(x) - 1 for x <= 0, within 2 ulp. x = n ln2 + r with |r| <= ln2 / 2; then
+// exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), which keeps full precision near zero, where n is 0.
+inline Vec expm1_negative(Vec x) noexcept {
+  const Vec one = broadcast(1.0f);
+  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits.
+  const Vec shift = broadcast(12582912.0f);
+  const Vec low = broadcast(-60.0f);  // exp(-60) is far below the last bit of 1
+  x = larger(low, x);
+  const Vec t = fma(x, broadcast(1.44269504f), shift);
+  const Vec n = t - shift;
+  // ln2 in two parts; the first has trailing zeros, n * part is exact.
+  Vec r = fma(n, broadcast(-0.693145752f), x);
+  r = fma(n, broadcast(-1.42860677e-6f), r);
+  // exp(r) - 1 = r + r^2 (1/2 + r/6 + ...): Taylor to r^7, error below 1e-8 relative on the
+  // interval.
+  Vec p = fma(broadcast(1.98412698e-4f), r, broadcast(1.38888889e-3f));
+  p = fma(p, r, broadcast(8.33333333e-3f));
+  p = fma(p, r, broadcast(4.16666667e-2f));
+  p = fma(p, r, broadcast(1.66666667e-1f));
+  p = fma(p, r, broadcast(0.5f));
+  const Vec em1 = fma(p, r * r, r);
+  const Vec scale = power_of_two(t);  // 2^n
+  return fma(em1, scale, scale - one);
+}
+
+inline Vec elu(Vec x) noexcept {
+  const Vec zero = broadcast(0.0f);
+  const Vec e = expm1_negative(smaller(zero, x));
+  return select_greater(x, zero, x, e);
+}
+
+// tanh|x| = -e / (e + 2) with e = exp(-2|x|) - 1 in (-1, 0].
+inline Vec tanh(Vec x) noexcept {
+  const Vec e = expm1_negative(broadcast(-2.0f) * magnitude(x));
+  return with_sign_of((broadcast(-1.0f) * e) / (e + broadcast(2.0f)), x);
+}
+
+// With e = exp(-|x|) - 1: sigmoid|x| = 1 / (2 + e), sigmoid(-|x|) = (1 + e) / (2 + e).
+inline Vec sigmoid(Vec x) noexcept {
+  const Vec one = broadcast(1.0f);
+  const Vec e = expm1_negative(broadcast(-1.0f) * magnitude(x));
+  return select_greater(broadcast(0.0f), x, one + e, one) / (broadcast(2.0f) + e);
+}
+
+}  // namespace encodec_fast::EF_ISA
