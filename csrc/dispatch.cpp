@@ -15,6 +15,9 @@ extern const Kernels table;
 namespace avx512 {
 extern const Kernels table;
 }
+namespace avx512vnni {
+extern const Kernels table;
+}
 #endif
 
 namespace {
@@ -24,21 +27,27 @@ struct Level {
   bool (*supported)();
 };
 
+#ifdef ENCODEC_FAST_X86
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("fma");
+}
+#endif
+
 // Plainest first. Only x86-64 builds have the others.
 const Level kLevels[] = {
     {{"portable", &portable::table}, [] { return true; }},
 #ifdef ENCODEC_FAST_X86
     {{"avx2", &avx2::table},
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
-    {{"avx512", &avx512::table},
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("fma");
-     }},
+    {{"avx512", &avx512::table}, has_avx512},
+    {{"avx512vnni", &avx512vnni::table},
+     [] { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }},
 #else
     {{"avx2", nullptr}, [] { return false; }},
     {{"avx512", nullptr}, [] { return false; }},
+    {{"avx512vnni", nullptr}, [] { return false; }},
 #endif
 };
 
@@ -55,8 +64,10 @@ Isa choose() {
     if (level.supported()) best = level.isa;
   }
   if (name.empty()) return best;
-  throw std::invalid_argument("ENCODEC_FAST_ISA: expected 'portable', 'avx2' or 'avx512', found '" +
-                              name + "'");
+  std::string known;
+  for (const Level& level : kLevels) known += known.empty() ? level.isa.name : std::string(", ") + level.isa.name;
+  throw std::invalid_argument("ENCODEC_FAST_ISA: expected one of " + known + "; found '" + name +
+                              "'");
 }
 
 }  // namespace

@@ -220,6 +220,7 @@ Codebooks::Codebooks(const float* entries, int64_t n_q, int64_t size, int64_t di
   require(size >= 2 && size <= 65536, "codebooks: expected 2..65536 entries");
   require(dim >= 1 && dim <= kMaxChannels, "codebooks: dimension out of range");
   const FloatControl control;
+  shortlists_ = Shortlists(entries, n_q, size, dim);
   const int64_t book = size * dim;
   entries_.assign(entries, entries + n_q * book);
   const size_t panel_floats = static_cast<size_t>(n_q * padded_size_ * dim);
@@ -249,7 +250,8 @@ RvqCodebooks Codebooks::view() const {
           padded_size_ * dim_,
           padded_size_,
           size_,
-          dim_};
+          dim_,
+          shortlists_.get()};
 }
 
 }  // namespace encodec_fast

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/memory.h"
+#include "engine/shortlist.h"
 #include "kernels/rvq.h"
 
 namespace encodec_fast {
@@ -118,6 +119,7 @@ class Codebooks {
   int64_t padded_size_ = 0;
   std::vector<float> entries_, half_norm_;
   Memory panels_;
+  Shortlists shortlists_;
 };
 
 }  // namespace encodec_fast

@@ -2,6 +2,10 @@
 
 #include "kernels/tile.h"
 
+#ifdef __AVX512VNNI__
+#include "kernels/shortlist.h"
+#endif
+
 namespace encodec_fast::EF_ISA {
 namespace {
 
@@ -101,13 +105,35 @@ class Search {
   Best best_[kBatch];
 };
 
+void find_plainly(const RvqCodebooks& books, int64_t q, const float* residual, int64_t rows,
+                  int64_t* winners) noexcept {
+  const Search found(books, q, residual, rows);
+  for (int64_t r = 0; r < rows; ++r) winners[r] = found.winner(r);
+}
+
+#ifdef __AVX512VNNI__
+void find(const RvqCodebooks& books, int64_t q, const float* residual, int64_t rows,
+          int64_t* winners) noexcept {
+  if (books.shortlists == nullptr) return find_plainly(books, q, residual, rows, winners);
+  Shortlist shortlist(books, q);
+  for (int64_t i = 0; i < rows; i += kShortRows) {
+    const int64_t count = rows - i < kShortRows ? rows - i : kShortRows;
+    const float* from = residual + i * books.dim;
+    if (!shortlist.run(from, count, winners + i)) find_plainly(books, q, from, count, winners + i);
+  }
+}
+#else
+constexpr auto find = find_plainly;
+#endif
+
 // One codebook for up to kBatch rows.
 void search(const RvqCodebooks& books, int64_t q, int64_t rows, float* residual,
             uint16_t* codes) noexcept {
-  const Search found(books, q, residual, rows);
+  int64_t winners[kBatch];
+  find(books, q, residual, rows, winners);
   const float* entry[kBatch];
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t index = found.winner(r);
+    const int64_t index = winners[r];
     codes[r] = static_cast<uint16_t>(index);
     entry[r] = books.entries + (q * books.size + index) * books.dim;
     for (int64_t k = 0; k < books.dim; k += kPanel) __builtin_prefetch(entry[r] + k);

@@ -6,6 +6,26 @@
 
 namespace encodec_fast {
 
+// What the first pass with 8-bit integers needs of one codebook (kernels/shortlist.h).
+inline constexpr int64_t kMostShortDim = 1024;  // sums of 8-bit products are exact as floats
+inline constexpr int64_t kMostShortSize = 2048;
+// The largest number of a row or an entry must be in this range, or zero: nothing underflows then.
+inline constexpr float kLeastShort = 1e-10f, kMostShort = 1e10f;
+inline constexpr float kRoundedUp = 1.001f;
+
+struct alignas(64) ShortlistPanel {
+  int32_t start[16];  // minus 128 times the sum of p: rows are stored with 128 added
+  float step[16];     // b
+  float norm[16];     // |e| rounded up
+  float error[16];    // |x| and what rounding adds, per |a q|
+};
+
+struct RvqShortlist {
+  const int8_t* bytes;  // p: [panel][dim / 4][16][4]
+  const ShortlistPanel* panels;
+  float slack;  // what rounding of |e|^2 / 2 adds to a difference of two scores
+};
+
 struct RvqCodebooks {
   // Per codebook: entries packed as a [dim][size] matrix in panels (kernels/gemm.h), then the flat
   // entries, then -|e|^2/2.
@@ -14,6 +34,7 @@ struct RvqCodebooks {
   const float* half_norm;  // [n_q][padded size], minus half the squared norm; -inf in the padding
   int64_t panel_floats, padded_size;
   int64_t size, dim;
+  const RvqShortlist* shortlists;  // [n_q], or nullptr where the first pass is not to be used
 };
 
 #ifdef EF_ISA
