@@ -1,5 +1,5 @@
-// Memory for weights: read from start to end at every step, so it asks for huge pages, which spare
-// the address translation a miss on every page.
+// Memory for weights and activations: read from start to end at every step, so it asks for huge
+// pages, which spare the address translation a miss on every page, and the system a fault on each.
 #pragma once
 
 #include <cstddef>
@@ -37,5 +37,24 @@ inline Memory allocate(size_t bytes) {
 #endif
   return Memory(static_cast<uint8_t*>(p));
 }
+
+// Floats that are written before they are read: growing keeps none.
+class Buffer {
+ public:
+  float* room(size_t count) {
+    if (count > count_) {
+      count_ = 0;
+      memory_.reset();  // first, so that both are never held
+      memory_ = allocate(count * sizeof(float));
+      count_ = count;
+    }
+    return data();
+  }
+  float* data() const { return reinterpret_cast<float*>(memory_.get()); }
+
+ private:
+  Memory memory_;
+  size_t count_ = 0;
+};
 
 }  // namespace encodec_fast

@@ -102,9 +102,7 @@ void Stage::make_room(int value) {
     };
     int64_t total = 0;
     for (size_t w = 0; w < count_; ++w) total += size_of(w);
-    std::vector<float>& buffer = buffers_[form.slot];
-    if (buffer.size() < static_cast<size_t>(total)) buffer.resize(static_cast<size_t>(total));
-    float* at = buffer.data();
+    float* at = buffers_[form.slot].room(static_cast<size_t>(total));
     for (size_t w = 0; w < count_; ++w) {
       body_[place(static_cast<int>(f), w)] = at + left * width;
       at += size_of(w);
@@ -266,8 +264,7 @@ void Stage::run_conv_then_finish(int index, size_t w) {
   const GemmPart to = outputs(index, w);
   float* product = to.out != nullptr ? to.out : to.elu;
   if (transposed) {
-    product_.resize(static_cast<size_t>(m * o.weight.n));
-    product = product_.data();
+    product = product_.room(static_cast<size_t>(m * o.weight.n));
   }
   moments_.clear();
   const int64_t step = std::max<int64_t>(kPiece / o.weight.n / 6 * 6, 6);
@@ -299,9 +296,8 @@ void Stage::run_lstm(int index) {
   const int64_t gates = 4 * o.out_channels;
   int64_t total = 0;
   for (size_t w = 0; w < count_; ++w) total += rows(o.input, w);
-  gates_.resize(static_cast<size_t>(total * gates));
   parts_.clear();
-  float* to = gates_.data();
+  float* to = gates_.room(static_cast<size_t>(total * gates));
   for (size_t w = 0; w < count_; ++w) {
     parts_.push_back({body(layout_.plan(index).input, w), nullptr, to, nullptr, rows(o.input, w)});
     to += rows(o.input, w) * gates;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/layout.h"
+#include "engine/memory.h"
 #include "engine/moments.h"
 
 namespace encodec_fast {
@@ -94,9 +95,10 @@ class Stage {
   size_t count_ = 0;
   std::vector<int64_t> rows_;  // [value - first][w]
   std::vector<float*> body_;   // [form][w]: the first row behind the padding
-  std::vector<std::vector<float>> buffers_;
+  std::vector<Buffer> buffers_;
   std::vector<GemmPart> parts_;
-  std::vector<float> product_, gates_, scale_;
+  Buffer product_, gates_;
+  std::vector<float> scale_;
   Moments moments_;
 };
 

@@ -97,8 +97,7 @@ float* Stream::input(const std::vector<Block>& blocks) {
   blocks_ = blocks;
   int64_t total = 0;
   for (size_t l = 0; l < blocks.size(); ++l) total += rows_[l] = blocks[l].rows;
-  values_[0].resize(static_cast<size_t>(total * graph_.in_channels()));
-  return values_[0].data();
+  return values_[0].room(static_cast<size_t>(total * graph_.in_channels()));
 }
 
 const float* Stream::run() {
@@ -141,8 +140,7 @@ void Stream::run_stage(size_t index) {
   std::vector<int64_t> done(rows_.size());
   int64_t total = 0;
   for (size_t l = 0; l < rows_.size(); ++l) total += done[l] = stage.layout().output_rows(rows_[l]);
-  values_[index + 1].resize(static_cast<size_t>(total * stage.out_channels()));
-  float* out = values_[index + 1].data();
+  float* out = values_[index + 1].room(static_cast<size_t>(total * stage.out_channels()));
   const int64_t most = piece_rows(stage);
   int64_t room = most;
   work_.clear();

@@ -93,8 +93,9 @@ class Shortlist {
 
   void begin(int64_t panel) noexcept { panel_ = panel; }
 
+  // Not inlined: beside other code GCC 12 keeps the sums in memory.
   template <int R, int P>
-  void run() noexcept {
+  [[gnu::noinline]] void run() noexcept {
     const ShortlistPanel* const to = shortlist_.panels + panel_;
     const int8_t* const entries = shortlist_.bytes + panel_ * books_.dim * kPanel;
     const int64_t panel = books_.dim * kPanel;

@@ -19,7 +19,7 @@ inline constexpr int kFewRows = 3;
 // Panels of a tile of `rows` rows: as many accumulators as the registers hold beside weights and a
 // broadcast, and at least eight where the rows are few, so that the latency of an fma is hidden.
 constexpr int panels_at_once(int rows) {
-  if (kLanes == 16) return rows <= 3 ? 8 : 4;
+  if (kLanes == 16) return rows == 2 || rows == 3 ? 8 : 4;
   return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
 }
 
