@@ -21,8 +21,8 @@ struct Kernels {
                      int64_t n_q, float* latent) noexcept;
   float (*sum)(const float* x, int64_t n) noexcept;
   float (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
-  void (*normalize)(const float* x, int64_t rows, int64_t channels, float mean, const float* scale,
-                    const float* offset, const float* add, float* out, float* elu) noexcept;
+  void (*normalize)(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
+                    float* out, float* elu) noexcept;
 };
 
 struct Isa {

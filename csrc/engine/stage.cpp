@@ -26,7 +26,21 @@ Stage::Stage(const Graph& graph, int first, int end, int64_t lanes, Start start)
       start_(start),
       layout_(graph, first, end),
       lane_(static_cast<size_t>(lanes)),
-      buffers_(layout_.slots()) {}
+      buffers_(layout_.slots()) {
+  for (int i = first_; i < end_; ++i) deferred_.push_back(is_deferred(i));
+}
+
+// Whether the norm of an op is applied by the only reader of its result, a normed op that adds it:
+// that spares a pass over the value.
+bool Stage::is_deferred(int index) const {
+  const int value = index + 1;
+  const Op& o = op(index);
+  if (o.kind != OpKind::kConv || o.norm.scale.empty() || value == end_) return false;
+  int readers = 0;
+  for (int i = value; i < end_; ++i) readers += (op(i).input == value) + (op(i).add == value);
+  const int last = graph_.last_use(value);
+  return readers == 1 && last < end_ && op(last).add == value && !op(last).norm.scale.empty();
+}
 
 int64_t Stage::start_rows(int64_t lane) const {
   const bool fresh = start_ == Start::kExact && !lane_[static_cast<size_t>(lane)].started;
@@ -62,6 +76,7 @@ void Stage::run(const std::vector<Work>& work) {
   count_ = work.size();
   rows_.assign(static_cast<size_t>(end_ - first_ + 1) * count_, 0);
   body_.assign(layout_.forms().size() * count_, nullptr);
+  normed_.resize(static_cast<size_t>(end_ - first_) * count_);
   for (size_t w = 0; w < count_; ++w) rows(first_, w) = work[w].rows;
   make_room(first_);
   take_input();
@@ -255,7 +270,7 @@ void Stage::multiply(const Matrix& weight, int64_t a_stride, const float* bias, 
 void Stage::run_conv_then_finish(int index, size_t w) {
   const Op& o = op(index);
   const bool transposed = o.kind == OpKind::kConvTranspose;
-  const bool normed = !o.norm.scale.empty();
+  const bool normed_here = !o.norm.scale.empty();
   const int64_t width = o.out_channels;
   const int64_t m = transposed ? rows(o.input, w) + 1 : rows(index + 1, w);
   const int64_t left = padded(o) ? history_rows(o) : 0;
@@ -273,7 +288,7 @@ void Stage::run_conv_then_finish(int index, size_t w) {
     const int64_t count = std::min(step, m - i);
     parts_.assign(1, {a + i * a_stride, nullptr, product + i * o.weight.n, nullptr, count});
     multiply(o.weight, a_stride, o.weight.bias.data());
-    if (!normed) continue;
+    if (!normed_here) continue;
     const int64_t ready = (i + count) * o.weight.n;
     while (ready - reduced >= kReductionBlock || (i + count == m && reduced < ready)) {
       const int64_t n = std::min(ready - reduced, kReductionBlock);
@@ -283,12 +298,22 @@ void Stage::run_conv_then_finish(int index, size_t w) {
   }
   const int64_t out_rows = rows(index + 1, w);
   const float* from = product + o.trim_left * width;
-  if (!normed) return kernels().activate(from, to.add, to.out, to.elu, out_rows * width);
+  if (!normed_here) return kernels().activate(from, to.add, to.out, to.elu, out_rows * width);
+  Normed& norm = normed(index, w);
   const float inverse = 1.0f / std::sqrt(moments_.variance() + o.norm.eps);
-  scale_.resize(static_cast<size_t>(width));
-  for (size_t c = 0; c < scale_.size(); ++c) scale_[c] = inverse * o.norm.scale[c];
-  kernels().normalize(from, out_rows, width, moments_.mean(), scale_.data(), o.norm.offset.data(),
-                      to.add, to.out, to.elu);
+  norm.mean = moments_.mean();
+  norm.scale.resize(static_cast<size_t>(width));
+  for (size_t c = 0; c < norm.scale.size(); ++c) norm.scale[c] = inverse * o.norm.scale[c];
+  if (deferred_[static_cast<size_t>(index - first_)]) return;
+  const bool adds_product = o.add > first_ && deferred_[static_cast<size_t>(o.add - 1 - first_)];
+  const NormTerm add = adds_product ? term(o.add - 1, w, to.add)
+                                    : NormTerm{to.add, 0.0f, nullptr, nullptr};
+  kernels().normalize(term(index, w, from), add, out_rows, width, to.out, to.elu);
+}
+
+NormTerm Stage::term(int index, size_t w, const float* x) {
+  const Normed& norm = normed(index, w);
+  return {x, norm.mean, norm.scale.data(), op(index).norm.offset.data()};
 }
 
 void Stage::run_lstm(int index) {

@@ -62,6 +62,12 @@ class Stage {
     std::vector<std::vector<float>> history;
   };
 
+  // Group norm of one block's product: fma(x - mean, scale, offset).
+  struct Normed {
+    float mean = 0.0f;
+    std::vector<float> scale;
+  };
+
   const Op& op(int index) const { return graph_.ops()[static_cast<size_t>(index)]; }
   // Of the w-th block.
   int64_t& rows(int value, size_t w) { return rows_[place(value - first_, w)]; }
@@ -69,6 +75,9 @@ class Stage {
   size_t place(int index, size_t w) const { return static_cast<size_t>(index) * count_ + w; }
   std::vector<float>& history(int index, size_t w);
 
+  Normed& normed(int index, size_t w) { return normed_[place(index - first_, w)]; }
+  NormTerm term(int index, size_t w, const float* x);
+  bool is_deferred(int index) const;
   void make_room(int value);
   void take_input();
   void pad(int index, size_t w);
@@ -87,6 +96,7 @@ class Stage {
   int first_, end_;
   Start start_;
   Layout layout_;
+  std::vector<bool> deferred_;  // per op
   std::vector<Lane> lane_;
   std::vector<Timing> timings_;
 
@@ -98,7 +108,7 @@ class Stage {
   std::vector<Buffer> buffers_;
   std::vector<GemmPart> parts_;
   Buffer product_, gates_;
-  std::vector<float> scale_;
+  std::vector<Normed> normed_;  // [op - first][w]
   Moments moments_;
 };
 

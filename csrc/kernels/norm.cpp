@@ -34,6 +34,39 @@ inline float reduce(const float* x, int64_t n, float neutral, Add add) noexcept 
   return fold(acc);
 }
 
+// What is added.
+enum Addend { kNone, kPlain, kNormed };
+
+template <Addend kAddend>
+void finish(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels, float* out,
+            float* elu_out) noexcept {
+  const Vec mean = broadcast(term.mean);
+  const Vec add_mean = broadcast(add.mean);
+  // get reads a vector, put writes one.
+  const auto step = [&](int64_t i, int64_t c, auto get, auto put) {
+    Vec y = fma(get(term.x + i) - mean, get(term.scale + c), get(term.offset + c));
+    if constexpr (kAddend == kPlain) y = y + get(add.x + i);
+    if constexpr (kAddend == kNormed)
+      y = y + fma(get(add.x + i) - add_mean, get(add.scale + c), get(add.offset + c));
+    if (out != nullptr) put(out + i, y);
+    if (elu_out != nullptr) put(elu_out + i, elu(y));
+  };
+  for (int64_t t = 0; t < rows; ++t) {
+    const int64_t row = t * channels;
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      step(
+          row + c, c, [](const float* p) { return load(p); },
+          [](float* p, Vec x) { store(p, x); });
+    }
+    if (c == channels) continue;
+    const int64_t rest = channels - c;
+    step(
+        row + c, c, [rest](const float* p) { return load_part(p, rest); },
+        [rest](float* p, Vec x) { store_part(p, x, rest); });
+  }
+}
+
 }  // namespace
 
 // A sum that starts from +0 is never -0, so adding the neutral +0, here or squared below, changes
@@ -50,28 +83,15 @@ float sum_squares(const float* x, int64_t n, float mean) noexcept {
   });
 }
 
-void normalize(const float* x, int64_t rows, int64_t channels, float mean, const float* scale,
-               const float* offset, const float* add, float* out, float* elu_out) noexcept {
-  const Vec center = broadcast(mean);
-  for (int64_t t = 0; t < rows; ++t) {
-    const int64_t row = t * channels;
-    int64_t c = 0;
-    for (; c + kLanes <= channels; c += kLanes) {
-      const int64_t i = row + c;
-      Vec y = fma(load(x + i) - center, load(scale + c), load(offset + c));
-      if (add != nullptr) y = y + load(add + i);
-      if (out != nullptr) store(out + i, y);
-      if (elu_out != nullptr) store(elu_out + i, elu(y));
-    }
-    if (c == channels) continue;
-    const int64_t i = row + c;
-    const int64_t rest = channels - c;
-    Vec y = fma(load_part(x + i, rest) - center, load_part(scale + c, rest),
-                load_part(offset + c, rest));
-    if (add != nullptr) y = y + load_part(add + i, rest);
-    if (out != nullptr) store_part(out + i, y, rest);
-    if (elu_out != nullptr) store_part(elu_out + i, elu(y), rest);
+void normalize(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
+               float* out, float* elu_out) noexcept {
+  if (add.x == nullptr) {
+    return finish<kNone>(term, add, rows, channels, out, elu_out);
   }
+  if (add.scale == nullptr) {
+    return finish<kPlain>(term, add, rows, channels, out, elu_out);
+  }
+  finish<kNormed>(term, add, rows, channels, out, elu_out);
 }
 
 }  // namespace encodec_fast::EF_ISA

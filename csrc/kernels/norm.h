@@ -8,6 +8,14 @@ namespace encodec_fast {
 // Elements of one block of a reduction; engine/moments.h combines the blocks.
 inline constexpr int64_t kReductionBlock = 4096;
 
+// fma(x[t][c] - mean, scale[c], offset[c]), or x itself where scale is null.
+struct NormTerm {
+  const float* x;
+  float mean;
+  const float* scale;
+  const float* offset;
+};
+
 #ifdef EF_ISA
 namespace EF_ISA {
 // Over n <= kReductionBlock elements: 16 lanes, lane j takes elements j, j + 16, ...; lanes are
@@ -15,10 +23,10 @@ namespace EF_ISA {
 float sum(const float* x, int64_t n) noexcept;                      // of x
 float sum_squares(const float* x, int64_t n, float mean) noexcept;  // of (x - mean)^2
 
-// y[t][c] = fma(x[t][c] - mean, scale[c], offset[c]) (+ add[t][c] when add is not null); out = y
-// and elu = ELU(y), each unless it is null. out and elu may be x.
-void normalize(const float* x, int64_t rows, int64_t channels, float mean, const float* scale,
-               const float* offset, const float* add, float* out, float* elu) noexcept;
+// y = term (+ add, unless its x is null), [rows][channels]; out = y and elu = ELU(y), each unless it
+// is null. out and elu may be the x of either.
+void normalize(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
+               float* out, float* elu) noexcept;
 }  // namespace EF_ISA
 #endif
 
