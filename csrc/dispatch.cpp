@@ -65,7 +65,8 @@ Isa choose() {
   }
   if (name.empty()) return best;
   std::string known;
-  for (const Level& level : kLevels) known += known.empty() ? level.isa.name : std::string(", ") + level.isa.name;
+  for (const Level& level : kLevels)
+    known += known.empty() ? level.isa.name : std::string(", ") + level.isa.name;
   throw std::invalid_argument("ENCODEC_FAST_ISA: expected one of " + known + "; found '" + name +
                               "'");
 }

@@ -30,7 +30,8 @@ struct Isa {
   const Kernels* kernels;
 };
 
-// The best level this CPU has, or the one named by ENCODEC_FAST_ISA (portable, avx2, avx512).
+// The best level this CPU has, or the one named by ENCODEC_FAST_ISA (portable, avx2, avx512,
+// avx512vnni).
 // Throws std::invalid_argument for an unknown name and for a level that this CPU or build lacks.
 const Isa& isa();
 

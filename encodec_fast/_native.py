@@ -52,7 +52,7 @@ class CpuInfo(TypedDict):
 def cpu_info() -> CpuInfo:
     """The instruction sets: {"isa": "avx2", "supported": ("portable", "avx2")}, say.
 
-    The names are "portable", "avx2" and "avx512". Without the environment variable
+    The names are "portable", "avx2", "avx512" and "avx512vnni". Without the environment variable
     ENCODEC_FAST_ISA the last supported one is in use; it forces another. Raises ValueError for an
     unknown name in it and for one that this CPU or build lacks.
     """

@@ -340,5 +340,7 @@ def test_module_level_decompress(
 
 def test_cpu_info() -> None:
     info = ef.cpu_info()
-    assert info["supported"] == ("portable", "avx2", "avx512", "avx512vnni")[: len(info["supported"])]
+    assert (
+        info["supported"] == ("portable", "avx2", "avx512", "avx512vnni")[: len(info["supported"])]
+    )
     assert info["isa"] == os.environ.get("ENCODEC_FAST_ISA", info["supported"][-1])

@@ -14,7 +14,7 @@ NB_MODULE(_core, m) {
   bind_entropy(m);
   m.def(
       "isa", [] { return std::string(isa().name); },
-      "The instruction set in use: portable, avx2 or avx512.");
+      "The instruction set in use: portable, avx2, avx512 or avx512vnni.");
   m.def("supported_isas", supported_isas, "The instruction sets that this CPU and build have.");
   m.def(
       "segment_scale",

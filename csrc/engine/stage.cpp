@@ -306,8 +306,8 @@ void Stage::run_conv_then_finish(int index, size_t w) {
   for (size_t c = 0; c < norm.scale.size(); ++c) norm.scale[c] = inverse * o.norm.scale[c];
   if (deferred_[static_cast<size_t>(index - first_)]) return;
   const bool adds_product = o.add > first_ && deferred_[static_cast<size_t>(o.add - 1 - first_)];
-  const NormTerm add = adds_product ? term(o.add - 1, w, to.add)
-                                    : NormTerm{to.add, 0.0f, nullptr, nullptr};
+  const NormTerm add =
+      adds_product ? term(o.add - 1, w, to.add) : NormTerm{to.add, 0.0f, nullptr, nullptr};
   kernels().normalize(term(index, w, from), add, out_rows, width, to.out, to.elu);
 }
 

@@ -53,7 +53,7 @@ class Stream {
   std::vector<Stage> stages_;
   std::vector<bool> started_, failed_;
   std::vector<Block> blocks_;
-  std::vector<int64_t> rows_;               // per lane, of the value that values_ holds
+  std::vector<int64_t> rows_;   // per lane, of the value that values_ holds
   std::vector<Buffer> values_;  // the input of each stage, and the output of the last
   std::vector<Work> work_;
 };

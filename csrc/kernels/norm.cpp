@@ -56,8 +56,7 @@ void finish(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t cha
     int64_t c = 0;
     for (; c + kLanes <= channels; c += kLanes) {
       step(
-          row + c, c, [](const float* p) { return load(p); },
-          [](float* p, Vec x) { store(p, x); });
+          row + c, c, [](const float* p) { return load(p); }, [](float* p, Vec x) { store(p, x); });
     }
     if (c == channels) continue;
     const int64_t rest = channels - c;

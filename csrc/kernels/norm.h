@@ -23,8 +23,8 @@ namespace EF_ISA {
 float sum(const float* x, int64_t n) noexcept;                      // of x
 float sum_squares(const float* x, int64_t n, float mean) noexcept;  // of (x - mean)^2
 
-// y = term (+ add, unless its x is null), [rows][channels]; out = y and elu = ELU(y), each unless it
-// is null. out and elu may be the x of either.
+// y = term (+ add, unless its x is null), [rows][channels]; out = y and elu = ELU(y), each unless
+// it is null. out and elu may be the x of either.
 void normalize(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
                float* out, float* elu) noexcept;
 }  // namespace EF_ISA

@@ -147,8 +147,7 @@ class Shortlist {
     const int64_t most = rows * (1 + panels_ / 4);
     count_ = 0;
     for (int64_t r = 0; r < rows; ++r) {
-      const __m512 least =
-          _mm512_set1_ps(_mm512_reduce_max_ps(best_[r]) - shortlist_.slack);
+      const __m512 least = _mm512_set1_ps(_mm512_reduce_max_ps(best_[r]) - shortlist_.slack);
       const auto at = [&](int64_t p) { return _mm512_load_ps(most_[r] + p * kPanel); };
       const auto check = [&](int64_t p) {
         if (_mm512_cmp_ps_mask(at(p), least, _CMP_GE_OQ) != 0)
