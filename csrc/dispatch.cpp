@@ -36,7 +36,7 @@ bool has_avx512() {
 #endif
 
 // Plainest first. Only x86-64 builds have the others.
-const Level kLevels[] = {
+constexpr Level kLevels[] = {
     {{"portable", &portable::table}, [] { return true; }},
 #ifdef ENCODEC_FAST_X86
     {{"avx2", &avx2::table},
