@@ -10,9 +10,13 @@
 namespace encodec_fast {
 namespace {
 
+// Not a number if one of the entry's numbers is not.
 float peak_of(const float* entry, int64_t dim) {
   float peak = 0.0f;
-  for (int64_t d = 0; d < dim; ++d) peak = std::max(peak, std::abs(entry[d]));
+  for (int64_t d = 0; d < dim && !std::isnan(peak); ++d) {
+    const float x = std::abs(entry[d]);
+    if (!(x <= peak)) peak = x;
+  }
   return peak;
 }
 

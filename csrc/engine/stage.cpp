@@ -35,7 +35,7 @@ Stage::Stage(const Graph& graph, int first, int end, int64_t lanes, Start start)
 bool Stage::is_deferred(int index) const {
   const int value = index + 1;
   const Op& o = op(index);
-  if (o.kind != OpKind::kConv || o.norm.scale.empty() || value == end_) return false;
+  if (o.kind != OpKind::kConv || o.norm.scale.empty() || o.add >= 0 || value == end_) return false;
   int readers = 0;
   for (int i = value; i < end_; ++i) readers += (op(i).input == value) + (op(i).add == value);
   const int last = graph_.last_use(value);
