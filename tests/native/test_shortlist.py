@@ -79,6 +79,13 @@ def not_finite() -> tuple[Array, Array]:
     return normal(2, 128, 128), rows
 
 
+def entries_not_finite() -> tuple[Array, Array]:
+    """Program files hold none; a codebook of the core may."""
+    entries = normal(2, 1024, 16)
+    entries[:, 1008:] = np.nan
+    return entries, normal(12, 16)
+
+
 def of_odd_sizes() -> tuple[Array, Array]:
     return normal(2, 37, 10), normal(11, 10)
 
@@ -90,6 +97,7 @@ CASES = [
     too_small,
     zeros,
     not_finite,
+    entries_not_finite,
     of_odd_sizes,
 ]
 
