@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/activations.h"
+#include "kernels/cdf.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
 #include "kernels/rvq.h"
@@ -23,6 +24,10 @@ struct Kernels {
   float (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
   void (*normalize)(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
                     float* out, float* elu) noexcept;
+  Interval (*cdf_interval)(const float* p, int64_t n, int64_t symbol) noexcept;
+  int64_t (*cdf_find)(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept;
+  bool (*cdf_starts)(const float* p, int64_t n, uint32_t* starts) noexcept;
+  bool (*cdf_reference)(const float* p, int64_t n, int64_t* cdf) noexcept;
 };
 
 struct Isa {
