@@ -3,6 +3,7 @@
 from encodec_fast._native import cpu_info
 from encodec_fast.codec import Codec, decompress
 from encodec_fast.codes import Codes
+from encodec_fast.container import DamageWarning
 from encodec_fast.files import decompress_file
 from encodec_fast.store import ModelNotFoundError
 
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Codec",
     "Codes",
+    "DamageWarning",
     "ModelNotFoundError",
     "__version__",
     "cpu_info",

@@ -15,6 +15,7 @@ try:
         Decoder,
         Encoder,
         Graph,
+        crc32c,
         isa,
         segment_scale,
         supported_isas,
@@ -35,6 +36,7 @@ __all__ = [
     "as_audio",
     "as_codes",
     "cpu_info",
+    "crc32c",
     "segment_scale",
 ]
 

@@ -5,6 +5,7 @@ The format (safetensors with the list in its metadata) is specified in docs/prog
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -76,12 +77,16 @@ class Header:
 
 @dataclass(frozen=True)
 class Program:
-    """A model ready to run: its header and the native graphs and codebooks (immutable, shared)."""
+    """A model ready to run: its header and the native graphs and codebooks (immutable, shared).
+
+    `hash` is the first eight hexadecimal digits of the file's SHA-256: what files call the model.
+    """
 
     header: Header
     encoder: _native.Graph
     decoder: _native.Graph
     codebooks: _native.Codebooks
+    hash: str
 
     @staticmethod
     def load(path: str | Path) -> Program:
@@ -95,7 +100,7 @@ class Program:
         try:
             description, metadata, start = _split(data, len(data))
             tensors = _Tensors(description, memoryview(data)[start:])
-            program = _build(metadata, tensors)
+            program = _build(metadata, tensors, hashlib.sha256(data).hexdigest()[:8])
         except (KeyError, TypeError, OverflowError, AttributeError) as error:
             raise ValueError(f"{path}: not a valid program: {error!r}") from None
         except ValueError as error:
@@ -231,7 +236,7 @@ def _header(metadata: dict[str, Any], codebooks_shape: list[int]) -> Header:
     )
 
 
-def _build(metadata: dict[str, Any], tensors: _Tensors) -> Program:
+def _build(metadata: dict[str, Any], tensors: _Tensors, digest: str) -> Program:
     books = tensors.take(metadata["codebooks"])
     if books.ndim != 3:
         raise ValueError(f"codebooks: expected 3 dimensions, found {books.ndim}")
@@ -259,7 +264,7 @@ def _build(metadata: dict[str, Any], tensors: _Tensors) -> Program:
                 f"{name}: expected operations that need at most {MAX_PIECE_BYTES} bytes between "
                 f"them, found {found_bytes:.3g}"
             )
-    return Program(header, encoder, decoder, _native.Codebooks(books))
+    return Program(header, encoder, decoder, _native.Codebooks(books), digest)
 
 
 def _graph(name: str, channels: int, ops: list[dict[str, Any]], tensors: _Tensors) -> _native.Graph:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUFFIX = ".safetensors"
+ENTROPY_SUFFIX = ".entropy.safetensors"
 _DATA = Path(__file__).parent / "data"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -90,11 +91,18 @@ def find_program(name_or_path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def entropy_path(program: Path) -> Path:
+    """Where the entropy model of a program file is, if it has one: beside it."""
+    return program.with_name(program.stem + ENTROPY_SUFFIX)
+
+
 def list_programs() -> list[StoredProgram]:
     """All programs by name; a bundled one hides an imported one of the same name."""
     found: dict[str, StoredProgram] = {}
     for origin, folder in (("bundled", _DATA), ("user", models_dir())):
         for path in folder.glob(f"*{SUFFIX}"):
+            if path.name.endswith(ENTROPY_SUFFIX):
+                continue
             if path.is_file() and _NAME.fullmatch(path.stem):
                 found.setdefault(path.stem, StoredProgram(path.stem, path, origin))
     return sorted(found.values())
