@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 namespace encodec_fast {
 
@@ -28,6 +30,19 @@ NewArray<T, 2> new_array(size_t rows, size_t columns) {
   return NewArray<T, 2>(data, {rows, columns}, owner);
 }
 
+// One dimension, without a copy.
+template <typename T>
+NewArray<T, 1> to_array(std::vector<T> values) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return NewArray<T, 1>(kept->data(), {kept->size()}, owner);
+}
+
+inline nb::bytes to_bytes(const std::vector<uint8_t>& v) { return nb::bytes(v.data(), v.size()); }
+inline const uint8_t* bytes_begin(const nb::bytes& b) {
+  return static_cast<const uint8_t*>(b.data());
+}
+
 inline void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
@@ -44,5 +59,6 @@ int64_t columns_of(const A& a) {
 void bind_program(nb::module_& m);
 void bind_streams(nb::module_& m);
 void bind_entropy(nb::module_& m);
+void bind_coders(nb::module_& m);
 
 }  // namespace encodec_fast

@@ -65,6 +65,10 @@ class RangeDecoder {
   // Whether more was read than an encoder leaves out: the data is truncated or damaged.
   bool overrun() const { return read_ > size_ + kMaxPadding; }
 
+  // Whether an encoder makes as many bytes of the symbols so far. To be asked after the last one:
+  // other data is damaged.
+  bool complete() const { return read_ >= size_ && !overrun(); }
+
  private:
   static constexpr size_t kMaxPadding = 8;
 

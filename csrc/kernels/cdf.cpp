@@ -16,16 +16,6 @@ inline float factor(int64_t n) noexcept {
   return static_cast<float>(static_cast<int64_t>(kCdfTotal) - 2 * n);
 }
 
-// The lanes' sum.
-inline float fold(Vec x) noexcept {
-  float lane[kLanes];
-  store(lane, x);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
-  }
-  return lane[0];
-}
-
 inline bool any_below_zero(Vec least) noexcept {
   float lane[kLanes];
   store(lane, least);
@@ -108,9 +98,9 @@ Interval cdf_interval(const float* p, int64_t n, int64_t symbol) noexcept {
     before = before + select_greater(count, lane, widths, broadcast(0.0f));
   }
   for (int64_t b = home; b < blocks.count(); ++b) sum = sum + pass.block(blocks[b]);
-  if (pass.negative() || !valid(p, n, fold(sum))) return {0, 0};
+  if (pass.negative() || !valid(p, n, sum_lanes(sum))) return {0, 0};
   const auto width = static_cast<uint32_t>(p[symbol] * factor(n));
-  return {static_cast<uint32_t>(fold(before)) + static_cast<uint32_t>(symbol), 1 + width};
+  return {static_cast<uint32_t>(sum_lanes(before)) + static_cast<uint32_t>(symbol), 1 + width};
 }
 
 int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept {
@@ -119,7 +109,7 @@ int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval)
   float start[kMaxBlocks + 1];  // where blocks begin, without the one of each width
   start[0] = 0.0f;
   for (int64_t b = 0; b < blocks.count(); ++b)
-    start[b + 1] = start[b] + fold(pass.block(blocks[b]));
+    start[b + 1] = start[b] + sum_lanes(pass.block(blocks[b]));
   const float sum = start[blocks.count()];
   if (pass.negative() || !valid(p, n, sum)) return -1;
   if (target >= static_cast<uint32_t>(sum) + static_cast<uint32_t>(n)) return -1;
@@ -133,7 +123,7 @@ int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval)
   const float* from = blocks[home];
   Vec widths = pass.widths(from);
   for (int v = 1; v < kVecs; ++v) {
-    const float end = begin + fold(widths) + static_cast<float>(kLanes);
+    const float end = begin + sum_lanes(widths) + static_cast<float>(kLanes);
     if (end > wanted) break;
     begin = end;
     symbol += kLanes;

@@ -4,7 +4,8 @@
 //
 // larger and smaller give the second where neither is (equal, or not a number). load_pair reads
 // bfloat16, the upper half of a float32: the even values and the odd ones. truncate rounds towards
-// zero; the sign of a zero may differ between levels.
+// zero; the sign of a zero may differ between levels. sum_lanes adds in an order of its own: for
+// sums that are exact in any order.
 //
 // Everything lives in a namespace named after the instruction set: two copies of one symbol would
 // let the linker keep the copy with the wider instructions for every caller.
@@ -60,6 +61,7 @@ inline Vec with_sign_of(Vec x, Vec sign) noexcept {
 inline Vec truncate(Vec x) noexcept {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
 }
+inline float sum_lanes(Vec x) noexcept { return _mm512_reduce_add_ps(x.v); }
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)))};
@@ -100,6 +102,11 @@ inline Vec with_sign_of(Vec x, Vec sign) noexcept {
 }
 inline Vec truncate(Vec x) noexcept {
   return {_mm256_round_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
+}
+inline float sum_lanes(Vec x) noexcept {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
@@ -187,6 +194,12 @@ inline Vec truncate(Vec x) noexcept {
     const float v = x.v[i];  // 2^23 and beyond are whole; not a number fails the comparison, too
     return v > -8388608.0f && v < 8388608.0f ? static_cast<float>(static_cast<int32_t>(v)) : v;
   });
+}
+inline float sum_lanes(Vec x) noexcept {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) x.v[i] += x.v[i + width];
+  }
+  return x.v[0];
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   return lanes([&](int i) { return float_of((bits_of(shifted.v[i]) << 23) + 0x3f800000u); });
