@@ -5,9 +5,12 @@
 #include <vector>
 
 #include "kernels/activations.h"
+#include "kernels/attention.h"
+#include "kernels/embedding.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
 #include "kernels/rvq.h"
+#include "kernels/softmax.h"
 
 namespace encodec_fast {
 
@@ -23,6 +26,16 @@ struct Kernels {
   float (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
   void (*normalize)(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
                     float* out, float* elu) noexcept;
+  void (*layer_norm)(const float* x, const float* scale, const float* offset, float eps,
+                     int64_t rows, int64_t channels, float* out) noexcept;
+  void (*gelu)(float* x, int64_t n) noexcept;
+  void (*softmax)(float* x, int64_t rows, int64_t n) noexcept;
+  void (*remember)(const AttentionArgs&) noexcept;
+  void (*attend)(const AttentionArgs&) noexcept;
+  void (*embed)(const Embedding* tables, int64_t count, const uint32_t* indices, int64_t rows,
+                int64_t dim, float* out) noexcept;
+  void (*add_positions)(const double* rates, int64_t half, int64_t first, int64_t rows,
+                        float* x) noexcept;
 };
 
 struct Isa {
