@@ -6,6 +6,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/attention.h"
+#include "kernels/cdf.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
@@ -26,6 +27,10 @@ struct Kernels {
   float (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
   void (*normalize)(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
                     float* out, float* elu) noexcept;
+  Interval (*cdf_interval)(const float* p, int64_t n, int64_t symbol) noexcept;
+  int64_t (*cdf_find)(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept;
+  bool (*cdf_starts)(const float* p, int64_t n, uint32_t* starts) noexcept;
+  bool (*cdf_reference)(const float* p, int64_t n, int64_t* cdf) noexcept;
   void (*layer_norm)(const float* x, const float* scale, const float* offset, float eps,
                      int64_t rows, int64_t channels, float* out) noexcept;
   void (*gelu)(float* x, int64_t n) noexcept;

@@ -61,8 +61,8 @@ TORCH = {"torch", "torchaudio", "transformers", "encodec", "audiocraft"}
 MAY_INCLUDE = {
     "kernels": {"kernels"},
     "dispatch": {"kernels", "dispatch"},
-    "engine": {"kernels", "dispatch", "engine"},
-    "entropy": {"entropy"},
+    "engine": {"kernels", "dispatch", "engine", "entropy"},
+    "entropy": {"entropy", "kernels"},  # kernels: Interval alone
     "bindings": {"kernels", "dispatch", "engine", "entropy", "bindings"},
 }
 # Compiled once per instruction set: a template from here could leave the linker one copy for all.

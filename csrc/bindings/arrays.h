@@ -44,5 +44,6 @@ int64_t columns_of(const A& a) {
 void bind_program(nb::module_& m);
 void bind_streams(nb::module_& m);
 void bind_entropy(nb::module_& m);
+void bind_language_model(nb::module_& m);
 
 }  // namespace encodec_fast

@@ -10,8 +10,8 @@ namespace {
 constexpr int kValueRows = kRegisters == 32 ? 6 : 3;
 static_assert(kTileRows >= kAttentionRows, "the scores of a group of rows are one tile");
 
-inline int64_t smaller_of(int64_t a, int64_t b) noexcept { return a < b ? a : b; }
-inline int64_t larger_of(int64_t a, int64_t b) noexcept { return a > b ? a : b; }
+constexpr int64_t smaller_of(int64_t a, int64_t b) noexcept { return a < b ? a : b; }
+constexpr int64_t larger_of(int64_t a, int64_t b) noexcept { return a > b ? a : b; }
 
 // One head and up to kAttentionRows consecutive new entries. Scores are kept by entry, from `base`
 // on, which begins a panel.

@@ -3,7 +3,8 @@
 // per lane, so no result depends on the width.
 //
 // larger and smaller give the second where neither is (equal, or not a number). load_pair reads
-// bfloat16, the upper half of a float32: the even values and the odd ones.
+// bfloat16, the upper half of a float32: the even values and the odd ones. truncate rounds towards
+// zero; the sign of a zero may differ between levels.
 //
 // Everything lives in a namespace named after the instruction set: two copies of one symbol would
 // let the linker keep the copy with the wider instructions for every caller.
@@ -56,6 +57,9 @@ inline Vec with_sign_of(Vec x, Vec sign) noexcept {
   const __m512i bits = _mm512_and_si512(_mm512_castps_si512(sign.v), _mm512_set1_epi32(INT32_MIN));
   return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(x.v), bits))};
 }
+inline Vec truncate(Vec x) noexcept {
+  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
+}
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)))};
@@ -93,6 +97,9 @@ inline Vec select_greater(Vec a, Vec b, Vec yes, Vec no) noexcept {
 inline Vec magnitude(Vec x) noexcept { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
 inline Vec with_sign_of(Vec x, Vec sign) noexcept {
   return {_mm256_or_ps(x.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.v))};
+}
+inline Vec truncate(Vec x) noexcept {
+  return {_mm256_round_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
@@ -174,6 +181,12 @@ inline Vec magnitude(Vec x) noexcept {
 inline Vec with_sign_of(Vec x, Vec sign) noexcept {
   return lanes(
       [&](int i) { return float_of(bits_of(x.v[i]) | (bits_of(sign.v[i]) & 0x80000000u)); });
+}
+inline Vec truncate(Vec x) noexcept {
+  return lanes([&](int i) {
+    const float v = x.v[i];  // 2^23 and beyond are whole; not a number fails the comparison, too
+    return v > -8388608.0f && v < 8388608.0f ? static_cast<float>(static_cast<int32_t>(v)) : v;
+  });
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   return lanes([&](int i) { return float_of((bits_of(shifted.v[i]) << 23) + 0x3f800000u); });
