@@ -24,8 +24,10 @@ TIERS = {
     "_native": 1,
     "output": 1,
     "store": 1,
+    "tensor_file": 1,
     "lanes": 2,
     "program": 2,
+    "entropy_model": 2,
     "segments": 3,
     "streaming": 3,
     "blocks": 4,
@@ -45,9 +47,9 @@ TIERS = {
     "cli": 13,
     "__main__": 14,
 }
-# The wing that imports torch; `models` knows the program format and nothing else of the base.
+# The wing that imports torch; `models` knows the file formats and nothing else of the base.
 TORCH_WING = ("models", "training", "integrations")
-MODELS_MAY_IMPORT = {"program"}
+MODELS_MAY_IMPORT = {"program", "entropy_model"}
 # Upward, and only inside functions: what is loaded when it is needed.
 DEFERRED = {
     "codec": {"models.checkpoints", "models.export", "audio", "files"},
