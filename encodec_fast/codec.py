@@ -21,7 +21,7 @@ from encodec_fast.many import encode_recordings
 from encodec_fast.payloads import payload_coder
 from encodec_fast.program import Program
 from encodec_fast.segments import Piece
-from encodec_fast.store import entropy_path, find_model, find_program
+from encodec_fast.store import ModelNotFoundError, find_entropy, find_model, find_program
 from encodec_fast.streaming import StreamDecoder, StreamEncoder
 
 
@@ -70,7 +70,7 @@ class Codec:
         """
         if checkpoint is None:
             found = find_program(model)
-            return Codec(Program.load(found), threads, entropy_path(found))
+            return Codec(Program.load(found), threads, _entropy_file(model))
         try:
             import tempfile  # only here: start-up time
 
@@ -87,9 +87,9 @@ class Codec:
 
     @cached_property
     def entropy_model(self) -> EntropyModel | None:
-        """The entropy model beside the program file, None without one. Raises ValueError and
+        """The entropy model of the program (docs/entropy.md), None without one. Raises ValueError and
         OSError for one that cannot be read or belongs to another model."""
-        if self._entropy_file is None or not self._entropy_file.is_file():
+        if self._entropy_file is None:
             return None
         model = EntropyModel.load(self._entropy_file)
         expected = (self.name, self.codebook_size)
@@ -310,6 +310,13 @@ def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tupl
         model = find_model(container.model_name(header))
     codec = Codec.load(model)
     return codec.decompress(data), codec.sample_rate
+
+
+def _entropy_file(model: str | os.PathLike[str]) -> Path | None:
+    try:
+        return find_entropy(model)
+    except ModelNotFoundError:
+        return None
 
 
 def _checked_bytes(data: object) -> bytes:

@@ -24,6 +24,7 @@ TIERS = {
     "_native": 1,
     "output": 2,
     "store": 2,
+    "tensor_file": 2,
     "lanes": 3,
     "program": 3,
     "entropy": 4,
@@ -56,9 +57,9 @@ TIERS = {
     "cli": 22,
     "__main__": 23,
 }
-# The wing that imports torch; `models` knows the program format and nothing else of the base.
+# The wing that imports torch; `models` knows the file formats and nothing else of the base.
 TORCH_WING = ("models", "training", "integrations")
-MODELS_MAY_IMPORT = {"program"}
+MODELS_MAY_IMPORT = {"program", "entropy_model"}
 # Upward, and only inside functions: what is loaded when it is needed.
 DEFERRED = {
     "codec": {"models.checkpoints", "models.export", "audio", "files"},
@@ -72,7 +73,7 @@ TORCH = {"torch", "torchaudio", "transformers", "encodec", "audiocraft"}
 MAY_INCLUDE = {
     "kernels": {"kernels"},
     "dispatch": {"kernels", "dispatch"},
-    "engine": {"kernels", "dispatch", "engine"},
+    "engine": {"kernels", "dispatch", "engine", "entropy"},
     "entropy": {"entropy", "kernels"},  # kernels: Interval alone
     "bindings": {"kernels", "dispatch", "engine", "entropy", "bindings"},
 }
