@@ -40,6 +40,8 @@ def make_header(
     about = program.header
     if not isinstance(chunk_seconds, (int, float)) or not 0 < chunk_seconds < 1e6:
         raise ValueError(f"chunk: expected a positive number of seconds, found {chunk_seconds!r}")
+    if entropy in ("static", "lm") and model is None:
+        raise ValueError(f"entropy: {entropy!r} needs an entropy model, {about.name} has none")
     frame_rate = about.sample_rate / about.hop
     if about.segment_length is None:
         frames = max(1, round(chunk_seconds * frame_rate))

@@ -15,8 +15,9 @@ VERSION = 1
 ENTROPIES = ("none", "static", "lm")
 STARTS = ("exact", "low_latency")
 MAX_CHUNK_FRAMES = 1 << 16
-# Codes of one chunk: what a reader may have to hold at once.
+# Codes of one chunk and of one key interval: what a reader may have to hold at once.
 MAX_CHUNK_CODES = 1 << 20
+MAX_INTERVAL_CODES = 1 << 22
 CRC = struct.Struct("<I")
 _MAX_JSON = 1 << 16
 _MAX_REPAIRED = 1 << 12
@@ -60,6 +61,11 @@ class Header:
             raise ValueError(
                 f"frames per chunk: expected at most {MAX_CHUNK_CODES // self.n_codebooks} with "
                 f"{self.n_codebooks} codebooks, found {self.chunk_frames}"
+            )
+        if self.n_codebooks * self.chunk_frames * self.key_chunks > MAX_INTERVAL_CODES:
+            raise ValueError(
+                f"chunks per key interval: expected fewer than {self.key_chunks} of "
+                f"{self.chunk_frames} frames"
             )
         if self.entropy not in ENTROPIES:
             raise ValueError(f"entropy: expected {', '.join(ENTROPIES)}, found {self.entropy!r}")

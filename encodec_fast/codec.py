@@ -87,8 +87,8 @@ class Codec:
 
     @cached_property
     def entropy_model(self) -> EntropyModel | None:
-        """The entropy model of the program (docs/entropy.md), None without one. Raises ValueError and
-        OSError for one that cannot be read or belongs to another model."""
+        """The entropy model of the program (docs/entropy.md), None without one. Raises ValueError
+        and OSError for one that cannot be read or belongs to another model."""
         if self._entropy_file is None:
             return None
         model = EntropyModel.load(self._entropy_file)

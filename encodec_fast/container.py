@@ -90,6 +90,8 @@ def report_damage(recording: Recording, program: Program, name: str, strict: boo
     damaged. Raises ValueError instead where `strict`."""
     if not recording.damaged:
         return []
+    if strict:
+        raise ValueError(f"{name}: damaged (without `strict`, what survives is decoded)")
     about = program.header
     unit = (about.segment_stride or about.hop) / about.sample_rate
     lost: list[Lost] = [
@@ -99,7 +101,5 @@ def report_damage(recording: Recording, program: Program, name: str, strict: boo
         f"{first:.2f} s to {'the end' if end is None else f'{end:.2f} s'}" for first, end in lost
     )
     message = f"{name}: damaged, lost {ranges or 'nothing'}"
-    if strict:
-        raise ValueError(message)
     warnings.warn(DamageWarning(message, lost), stacklevel=2)
     return lost

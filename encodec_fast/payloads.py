@@ -109,9 +109,8 @@ class _Predicted:
 def payload_coder(
     program: Program, entropy: str, model: EntropyModel | None, n_q: int, lanes: int
 ) -> PayloadCoder:
-    """The coder of an entropy mode. Raises ValueError where the model has not what it needs."""
-    if entropy == "none":
-        return _Packed(program.header.codebook_bits, n_q)
+    """The coder of an entropy mode; all but "none" need a model. Raises ValueError where the model
+    has not what it needs."""
     if model is None:
-        raise ValueError(f"entropy: {entropy!r} needs an entropy model, found none")
+        return _Packed(program.header.codebook_bits, n_q)
     return _Static(model, n_q) if entropy == "static" else _Predicted(model, n_q, lanes)
