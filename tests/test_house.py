@@ -24,6 +24,7 @@ TIERS = {
     "_native": 1,
     "output": 1,
     "store": 1,
+    "entropy": 2,
     "lanes": 2,
     "program": 2,
     "segments": 3,
