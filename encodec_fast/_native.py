@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 try:
     from encodec_fast._core import (
+        ArithmeticDecoder,
+        ArithmeticEncoder,
         BitPacker,
         BitUnpacker,
         Codebooks,
@@ -17,7 +19,11 @@ try:
         Graph,
         LanguageModel,
         LmCoder,
+        RangeDecoder,
+        RangeEncoder,
         StaticCoder,
+        cdf_reference,
+        cdf_starts,
         crc32c,
         isa,
         segment_scale,
@@ -29,6 +35,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
+    "ArithmeticDecoder",
+    "ArithmeticEncoder",
     "BitPacker",
     "BitUnpacker",
     "Codebooks",
@@ -38,9 +46,13 @@ __all__ = [
     "Graph",
     "LanguageModel",
     "LmCoder",
+    "RangeDecoder",
+    "RangeEncoder",
     "StaticCoder",
     "as_audio",
     "as_codes",
+    "cdf_reference",
+    "cdf_starts",
     "cpu_info",
     "crc32c",
     "segment_scale",

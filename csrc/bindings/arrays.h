@@ -30,7 +30,14 @@ NewArray<T, 2> new_array(size_t rows, size_t columns) {
   return NewArray<T, 2>(data, {rows, columns}, owner);
 }
 
-// One dimension, without a copy.
+template <typename T>
+NewArray<T, 1> new_array(size_t size) {
+  T* data = new T[std::max<size_t>(size, 1)];
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return NewArray<T, 1>(data, {size}, owner);
+}
+
+// Without a copy.
 template <typename T>
 NewArray<T, 1> to_array(std::vector<T> values) {
   auto* kept = new std::vector<T>(std::move(values));

@@ -10,10 +10,20 @@
 namespace encodec_fast {
 namespace {
 
+nb::bytes pack(BitPacker& self, const Array<uint16_t, 1>& values) {
+  const auto count = static_cast<int64_t>(values.size());
+  // Filled in place: a copy would take as long as the packing.
+  auto out = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, self.packed_size(count)));
+  if (!out.is_valid()) nb::raise_python_error();
+  self.push(values.data(), count, reinterpret_cast<uint8_t*>(PyBytes_AsString(out.ptr())));
+  return out;
+}
+
 NewArray<uint16_t, 1> unpack(BitUnpacker& self, const nb::bytes& data) {
-  std::vector<uint16_t> values;
-  self.push(bytes_begin(data), static_cast<int64_t>(data.size()), values);
-  return to_array(std::move(values));
+  const auto size = static_cast<int64_t>(data.size());
+  auto out = new_array<uint16_t>(static_cast<size_t>(self.unpacked_size(size)));
+  self.push(bytes_begin(data), size, out.data());
+  return out;
 }
 
 nb::bytes encode_static(const StaticCoder& self, const Array<uint16_t, 2>& codes) {
@@ -57,18 +67,10 @@ uint32_t checksum(const nb::bytes& data, uint32_t value) {
 void bind_entropy(nb::module_& m) {
   nb::class_<BitPacker>(m, "BitPacker", "Packs values of a fixed number of bits, lowest bit first.")
       .def(nb::init<int>(), "bits"_a)
-      .def(
-          "push",
-          [](BitPacker& self, const Array<uint16_t, 1>& values) {
-            std::vector<uint8_t> out;
-            self.push(values.data(), static_cast<int64_t>(values.size()), out);
-            return to_bytes(out);
-          },
-          "values"_a)
+      .def("push", pack, "values"_a)
       .def("flush", [](BitPacker& self) {
-        std::vector<uint8_t> out;
-        self.flush(out);
-        return to_bytes(out);
+        uint8_t last = 0;
+        return nb::bytes(&last, self.flush(&last) ? 1 : 0);
       });
   nb::class_<BitUnpacker>(m, "BitUnpacker", "The inverse of BitPacker.")
       .def(nb::init<int>(), "bits"_a)

@@ -11,6 +11,11 @@
 
 namespace encodec_fast {
 
+// To and from the order of bytes in the stream.
+inline uint32_t big_endian(uint32_t word) {
+  return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? __builtin_bswap32(word) : word;
+}
+
 class RangeEncoder {
  public:
   // interval: within 0..kCdfTotal, of a width of at least 1.
@@ -23,8 +28,8 @@ class RangeEncoder {
     range_ = unit * interval.width;
     // Without a branch, which would be mispredicted every few symbols: four bytes are written in
     // any case and kept when they are settled.
-    uint8_t* to = bytes_.data() + used_;
-    for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(low_ >> (56 - 8 * i));
+    const uint32_t top = big_endian(static_cast<uint32_t>(low_ >> 32));
+    std::memcpy(bytes_.data() + used_, &top, sizeof top);
     const unsigned settled = range_ >> 32 == 0 ? 1 : 0;
     used_ += 4 * settled;
     low_ <<= 32 * settled;
@@ -74,14 +79,14 @@ class RangeDecoder {
 
   // The next four bytes, first one on top; zeros behind the end.
   uint32_t next() {
-    uint8_t bytes[4] = {};
-    if (read_ + 4 <= size_) {
-      std::memcpy(bytes, data_ + read_, 4);
-    } else {
-      for (size_t i = read_; i < size_; ++i) bytes[i - read_] = data_[i];
+    uint32_t word = 0;
+    if (read_ + sizeof word <= size_) {
+      std::memcpy(&word, data_ + read_, sizeof word);
+    } else if (read_ < size_) {
+      std::memcpy(&word, data_ + read_, size_ - read_);
     }
-    read_ += 4;
-    return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | bytes[3];
+    read_ += sizeof word;
+    return big_endian(word);
   }
 
   const uint8_t* data_;
