@@ -207,9 +207,9 @@ void bind_language_model(nb::module_& m) {
             new (self) SharedLmCoder(lm, n_q, batch);
           },
           "lm"_a, "n_q"_a, "batch"_a)
-      .def("encode", encode, "streams"_a, "codes"_a)
+      .def("encode", encode, "streams"_a, "codes"_a.noconvert())
       .def("decode", decode, "streams"_a, "data"_a, "frames"_a)
-      .def("probabilities", probabilities, "streams"_a, "codes"_a)
+      .def("probabilities", probabilities, "streams"_a, "codes"_a.noconvert())
       .def("reset", reset, "streams"_a);
 }
 

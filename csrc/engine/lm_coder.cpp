@@ -66,22 +66,28 @@ void LmCoder::open(const std::vector<int64_t>& lanes) {
 
 void LmCoder::follow(const std::vector<LmCodes>& streams, const Block& block) {
   const int64_t books = n_q();
-  std::vector<int64_t> done(streams.size(), 0);
+  std::vector<Part> parts;
+  size_t index = 0;  // what comes next: step `first` of streams[index]
+  int64_t first = 0;
   for (;;) {
-    const auto left = [&](size_t i) { return streams[i].steps - done[i]; };
-    int64_t active = 0;
-    for (size_t i = 0; i < streams.size(); ++i) active += left(i) > 0 ? 1 : 0;
-    if (active == 0) return;
-    const int64_t share = std::max<int64_t>(kLmBlockRows / active, 1);
-    std::vector<Part> parts;
+    parts.clear();
     runs_.clear();
     int64_t rows = 0;
-    for (size_t i = 0; i < streams.size(); ++i) {
-      if (left(i) == 0) continue;
-      parts.push_back({i, done[i], std::min(share, left(i))});
-      runs_.push_back({streams[i].lane, parts.back().steps});
-      rows += parts.back().steps;
+    // A stream's steps are taken as far as possible: its keys and values are then read once for
+    // many of them.
+    while (index < streams.size() && rows < kLmBlockRows) {
+      const int64_t steps = std::min(streams[index].steps - first, kLmBlockRows - rows);
+      if (steps > 0) {
+        parts.push_back({index, first, steps});
+        runs_.push_back({streams[index].lane, steps});
+      }
+      rows += steps;
+      first += steps;
+      if (first < streams[index].steps) break;
+      ++index;
+      first = 0;
     }
+    if (rows == 0) return;
     uint32_t* to = state_.indices(rows);
     for (const Part& part : parts) {
       const LmCodes& stream = streams[part.index];
@@ -91,7 +97,6 @@ void LmCoder::follow(const std::vector<LmCodes>& streams, const Block& block) {
         to = std::copy_n(last, books, to);
         for (int64_t k = 0; k < books; ++k) last[k] = uint32_t{*codes++} + 1;
       }
-      done[part.index] += part.steps;
     }
     state_.run(runs_);
     block(parts);

@@ -13,17 +13,17 @@ static_assert(kTileRows >= kAttentionRows, "the scores of a group of rows are on
 constexpr int64_t smaller_of(int64_t a, int64_t b) noexcept { return a < b ? a : b; }
 constexpr int64_t larger_of(int64_t a, int64_t b) noexcept { return a > b ? a : b; }
 
-// One head and up to kAttentionRows consecutive new entries. Scores are kept by entry, from `base`
+// One head and new entries row .. end - 1, at most kAttentionRows. Scores are kept by entry, from `base`
 // on, which begins a panel.
 class Group {
  public:
   static constexpr int kRows = kTileRows;
 
-  Group(const AttentionArgs& args, int64_t head, int64_t row) noexcept
+  Group(const AttentionArgs& args, int64_t head, int64_t row, int64_t end) noexcept
       : g(args),
         keys_(args.keys + head * args.slots * args.head_dim),
         values_(args.values + head * args.slots * args.head_dim),
-        rows_(smaller_of(args.rows - row, kAttentionRows)),
+        rows_(end - row),
         entry_(args.first + row) {
     const int64_t dim = g.heads * g.head_dim;
     for (int64_t r = 0; r < rows_; ++r) query_[r] = g.qkv + (row + r) * 3 * dim + head * g.head_dim;
@@ -194,8 +194,10 @@ void remember(const AttentionArgs& g) noexcept {
 }
 
 void attend(const AttentionArgs& g) noexcept {
+  const int64_t groups = (g.rows + kAttentionRows - 1) / kAttentionRows;
   for (int64_t head = 0; head < g.heads; ++head) {
-    for (int64_t row = 0; row < g.rows; row += kAttentionRows) Group(g, head, row).attend();
+    for (int64_t i = 0; i < groups; ++i)
+      Group(g, head, g.rows * i / groups, g.rows * (i + 1) / groups).attend();
   }
 }
 
