@@ -46,7 +46,7 @@ def test_the_damaged_one() -> None:
     assert caught[0].message.lost == [(80 * 6 / 8000, 160 * 6 / 8000)]  # type: ignore[union-attr]
 
 
-# --- a reader of its own ---------------------------------------------------------------------------
+# --- a reader of its own ----------------------------------------------------------------------
 
 
 def crc(data: bytes, value: int = 0) -> int:
