@@ -46,24 +46,25 @@ class Blocks {
 // What one pass over the blocks gathers.
 class Pass {
  public:
-  explicit Pass(int64_t n) noexcept : c_(broadcast(factor(n))), least_(broadcast(0.0f)) {}
+  explicit Pass(int64_t n) noexcept
+      : c_(broadcast(factor(n))), least_{broadcast(0.0f), broadcast(0.0f)} {}
 
   // The widths less one of a block, summed by lanes.
   Vec block(const float* p) noexcept {
     Vec sum[2] = {broadcast(0.0f), broadcast(0.0f)};
     for (int v = 0; v < kVecs; ++v) {
       const Vec q = load(p + v * kLanes) * c_;
-      least_ = smaller(q, least_);
+      least_[v % 2] = smaller(q, least_[v % 2]);
       sum[v % 2] = sum[v % 2] + truncate(q);
     }
     return sum[0] + sum[1];
   }
   Vec widths(const float* p) const noexcept { return truncate(load(p) * c_); }
-  bool negative() const noexcept { return any_below_zero(least_); }
+  bool negative() const noexcept { return any_below_zero(smaller(least_[0], least_[1])); }
 
  private:
   Vec c_;
-  Vec least_;
+  Vec least_[2];
 };
 
 // Whether the distribution is valid, given the sum of its widths less one (not a number if a p is
@@ -129,11 +130,15 @@ int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval)
     symbol += kLanes;
     widths = pass.widths(from + v * kLanes);
   }
-  float width[kLanes];
-  store(width, widths);
+  float lane[kLanes];
+  store(lane, widths);
+  int32_t width[kLanes];
+  for (int i = 0; i < kLanes; ++i) width[i] = 1 + static_cast<int32_t>(lane[i]);
+  auto start_of = static_cast<int32_t>(begin);
   int i = 0;
-  while (i + 1 < kLanes && begin + width[i] + 1.0f <= wanted) begin += width[i++] + 1.0f;
-  *interval = {static_cast<uint32_t>(begin), static_cast<uint32_t>(width[i]) + 1};
+  while (i + 1 < kLanes && start_of + width[i] <= static_cast<int32_t>(target))
+    start_of += width[i++];
+  *interval = {static_cast<uint32_t>(start_of), static_cast<uint32_t>(width[i])};
   return symbol + i;
 }
 
