@@ -19,7 +19,7 @@ from encodec_fast.tensor_file import Kind, Tensors, integer, split, string
 
 FORMAT = 1
 METADATA_KEY = "encodec_fast.entropy"
-KIND = Kind("entropy model", METADATA_KEY, FORMAT)
+KIND = Kind("an", "entropy model", METADATA_KEY, FORMAT)
 # What the widths of one codebook's intervals may sum to.
 TOTAL = 1 << 24
 

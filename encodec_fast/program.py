@@ -20,7 +20,7 @@ from encodec_fast.tensor_file import Kind, Tensors, integer, split, string
 
 FORMAT = 1
 METADATA_KEY = "encodec_fast.program"
-KIND = Kind("program", METADATA_KEY, FORMAT)
+KIND = Kind("a", "program", METADATA_KEY, FORMAT)
 # Between the operations, for the least that they can run: a frame, or a segment. A real model has
 # a few ten million; the cap keeps a hostile program from asking for memory without bound.
 MAX_PIECE_BYTES = 1 << 30

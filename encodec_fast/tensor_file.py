@@ -22,8 +22,9 @@ INTEGERS: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4")}
 
 
 class Kind(NamedTuple):
-    """What a file holds: the name for messages, the key in its metadata, and its format."""
+    """What a file holds: words for messages, the key in its metadata, and its format."""
 
+    article: str
     name: str
     key: str
     format: int
@@ -36,12 +37,14 @@ def split(data: bytes, size: int, kind: Kind) -> tuple[dict[str, Any], dict[str,
     """
     length = int.from_bytes(data[:8], "little")
     if size < 10 or length > min(size - 8, MAX_HEADER):
-        raise ValueError(f"not a {kind.name} file (no safetensors header)")
+        raise ValueError(f"not {kind.article} {kind.name} file (no safetensors header)")
     try:
         table = json.loads(data[8 : 8 + length])
         metadata = json.loads(table.pop("__metadata__")[kind.key])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"not a {kind.name} file (its header names no {kind.name})") from None
+        raise ValueError(
+            f"not {kind.article} {kind.name} file (its header names no {kind.name})"
+        ) from None
     if (found := metadata.get("format")) != kind.format:
         raise ValueError(f"{kind.name} format: expected {kind.format}, found {found!r}")
     return table, metadata, 8 + length

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from programs import BOOKS, ENTRIES, Tensors, write_tensors
 
 from encodec_fast import _core
 
@@ -76,6 +78,44 @@ def native_model(weights: dict[str, Any], sizes: Sizes, bf16: bool = False) -> A
     for book in weights["books"]:
         model.codebook(*map(stored, book))
     return model
+
+
+def entropy_tensors(weights: dict[str, Any], sizes: Sizes) -> tuple[dict[str, Any], Tensors]:
+    """Header and tensors of an entropy model's file with these weights and random tables."""
+    tensors: Tensors = {}
+
+    def put(prefix: str, names: list[str], arrays: list[Array]) -> None:
+        tensors.update(zip((f"{prefix}.{name}" for name in names), arrays, strict=True))
+
+    norm = ["scale", "offset"]
+    put("lm.norm_in", norm, weights["norm"])
+    linear = [f"{m}.{part}" for m in ("qkv", "out", "up", "down") for part in ("weight", "bias")]
+    norms = [f"{n}.{part}" for n in ("norm1", "norm2") for part in norm]
+    for index, layer in enumerate(weights["layers"]):
+        put(f"lm.layers.{index}", linear + norms, layer)
+    for index, book in enumerate(weights["books"]):
+        put(f"lm.codebooks.{index}", ["embedding", "head.weight", "head.bias"], book)
+    rng = np.random.default_rng(0)
+    shape = (sizes.codebooks, sizes.entries)
+    tensors["tables"] = rng.integers(1, (1 << 24) // sizes.entries, shape, np.int32)
+    lm = {"dim": sizes.dim, "heads": sizes.heads, "layers": sizes.layers, "past": sizes.past}
+    header = {"format": 1, "name": "tiny", "codebooks": sizes.codebooks, "entries": sizes.entries}
+    return {**header, "tables": "tables", "lm": lm}, tensors
+
+
+def write_entropy_model(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
+    """An entropy model's file."""
+    return write_tensors(path, "encodec_fast.entropy", header, tensors)
+
+
+def tiny_entropy(folder: Path, kind: str) -> Path:
+    """The entropy model of the tiny program of that kind (programs.py), beside it."""
+    sizes = Sizes(8, 2, 2, 40, ENTRIES, BOOKS, 32)
+    header, tensors = entropy_tensors(random_weights(0, sizes), sizes)
+    shares = np.random.default_rng(0).dirichlet(np.full(ENTRIES, 0.5), BOOKS)
+    tensors["tables"] = (1 + shares * ((1 << 24) - 2 * ENTRIES)).astype(np.int32)
+    path = folder / f"tiny_{kind}.entropy.safetensors"
+    return write_entropy_model(path, {**header, "name": f"tiny_{kind}"}, tensors)
 
 
 def random_model(seed: int, sizes: Sizes, bf16: bool = False) -> Any:

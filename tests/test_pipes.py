@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from entropies import tiny_entropy
+from language_models import tiny_entropy
 from programs import HOP, tiny_program
 from test_version_1 import RATE, container_size, recording
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from entropies import tiny_entropy
+from language_models import tiny_entropy
 from programs import HOP, tiny_program
 from signals import FloatArray
 

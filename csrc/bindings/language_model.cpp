@@ -35,8 +35,8 @@ Matrix make_matrix(const Array<T, 2>& weight, const Row& bias) {
 template <typename T>
 void add_layer(LanguageModel& model, const Array<T, 2>& qkv, const Row& qkv_bias,
                const Array<T, 2>& out, const Row& out_bias, const Array<T, 2>& up,
-               const Row& up_bias, const Array<T, 2>& down, const Row& down_bias,
-               const Row& scale1, const Row& offset1, const Row& scale2, const Row& offset2) {
+               const Row& up_bias, const Array<T, 2>& down, const Row& down_bias, const Row& scale1,
+               const Row& offset1, const Row& scale2, const Row& offset2) {
   model.append({make_matrix(qkv, qkv_bias), make_matrix(out, out_bias), make_matrix(up, up_bias),
                 make_matrix(down, down_bias), make_norm(scale1, offset1),
                 make_norm(scale2, offset2)});
@@ -198,7 +198,8 @@ void bind_language_model(nb::module_& m) {
   bind_parts<uint16_t>(model);
   nb::class_<SharedLmCoder>(
       m, "LmCoder",
-      "A batch of streams of codes, coded with a language model's probabilities. A stream's context "
+      "A batch of streams of codes, coded with a language model's probabilities. A stream's "
+      "context "
       "goes on from call to call until it is reset, which it must be after damaged data.")
       .def(
           "__init__",

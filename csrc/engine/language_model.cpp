@@ -96,9 +96,9 @@ void LanguageModel::append(LmBook book) {
   check("head", book.head, dim_, entries_);
   const size_t expected = static_cast<size_t>((entries_ + 1) * dim_);
   const size_t found = book.embedding.size() + book.embedding16.size();
-  require(found == expected && (book.embedding.empty() || book.embedding16.empty()),
-          "embedding: expected [" + std::to_string(entries_ + 1) + ", " + std::to_string(dim_) +
-              "]");
+  require(
+      found == expected && (book.embedding.empty() || book.embedding16.empty()),
+      "embedding: expected [" + std::to_string(entries_ + 1) + ", " + std::to_string(dim_) + "]");
   books_.push_back(std::move(book));
 }
 

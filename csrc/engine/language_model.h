@@ -1,5 +1,5 @@
-// The entropy language model (docs/entropy.md): a Transformer that predicts the codes of a step from
-// those of the steps before. Immutable once sealed and shared by all states.
+// The entropy language model (docs/entropy.md): a Transformer that predicts the codes of a step
+// from those of the steps before. Immutable once sealed and shared by all states.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ struct LayerNorm {
 };
 
 struct LmLayer {
-  Matrix qkv;             // [dim][3 * dim]: queries, keys, values
-  Matrix out;             // [dim][dim]
-  Matrix up, down;        // [dim][any width], and back
+  Matrix qkv;              // [dim][3 * dim]: queries, keys, values
+  Matrix out;              // [dim][dim]
+  Matrix up, down;         // [dim][any width], and back
   LayerNorm norm1, norm2;  // behind the attention and behind the feed-forward block
 };
 
@@ -50,7 +50,7 @@ class LanguageModel {
   const std::vector<LmLayer>& layers() const { return layers_; }
   const std::vector<LmBook>& books() const { return books_; }
   const Embedding* embeddings() const { return embeddings_.data(); }  // [books]
-  const double* rates() const { return rates_.data(); }  // [dim / 2], of the positions
+  const double* rates() const { return rates_.data(); }               // [dim / 2], of the positions
 
   // Entries of the cache of a layer's keys and values, and floats of one stream's caches.
   int64_t slots() const;

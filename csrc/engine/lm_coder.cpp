@@ -157,7 +157,9 @@ void LmCoder::decode(std::vector<LmPayload>& streams) {
   std::vector<Reading> active;
   for (LmPayload& s : streams) active.push_back({&s, RangeDecoder(s.data.data(), s.data.size())});
   for (int64_t step = 0;; ++step) {
-    const auto ended = [&](const Reading& r) { return r.payload->damaged || r.payload->steps == step; };
+    const auto ended = [&](const Reading& r) {
+      return r.payload->damaged || r.payload->steps == step;
+    };
     active.erase(std::remove_if(active.begin(), active.end(), ended), active.end());
     if (active.empty()) break;
     decode_step(active);

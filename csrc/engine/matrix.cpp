@@ -14,8 +14,8 @@ void pack_panels(const float* weight, int64_t k, int64_t n, int64_t k_stride, in
   }
 }
 
-static void pack_panels(const uint16_t* weight, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride,
-                 uint16_t* panels) {
+static void pack_panels(const uint16_t* weight, int64_t k, int64_t n, int64_t k_stride,
+                        int64_t n_stride, uint16_t* panels) {
   const int64_t depth = k + k % 2;
   for (int64_t j = 0; j < n; ++j) {
     uint16_t* column = panels + (j / kPanel) * kPanel * depth + j % kPanel * 2;

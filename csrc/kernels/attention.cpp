@@ -13,8 +13,8 @@ static_assert(kTileRows >= kAttentionRows, "the scores of a group of rows are on
 constexpr int64_t smaller_of(int64_t a, int64_t b) noexcept { return a < b ? a : b; }
 constexpr int64_t larger_of(int64_t a, int64_t b) noexcept { return a > b ? a : b; }
 
-// One head and new entries row .. end - 1, at most kAttentionRows. Scores are kept by entry, from `base`
-// on, which begins a panel.
+// One head and new entries row .. end - 1, at most kAttentionRows. Scores are kept by entry, from
+// `base` on, which begins a panel.
 class Group {
  public:
   static constexpr int kRows = kTileRows;
@@ -137,8 +137,7 @@ class Group {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
-      for (int i = 0; i < P * kVecs; ++i)
-        acc[r][i / kVecs][i % kVecs] = load(sums[r] + i * kLanes);
+      for (int i = 0; i < P * kVecs; ++i) acc[r][i / kVecs][i % kVecs] = load(sums[r] + i * kLanes);
     }
     const float* term[R];
     for (int r = 0; r < R; ++r) term[r] = score(row + r, base_);
@@ -155,8 +154,7 @@ class Group {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
-      for (int i = 0; i < P * kVecs; ++i)
-        store(sums[r] + i * kLanes, acc[r][i / kVecs][i % kVecs]);
+      for (int i = 0; i < P * kVecs; ++i) store(sums[r] + i * kLanes, acc[r][i / kVecs][i % kVecs]);
     }
   }
 
@@ -184,8 +182,7 @@ void remember(const AttentionArgs& g) noexcept {
     const float* value = key + dim;
     for (int64_t h = 0; h < g.heads; ++h) {
       const int64_t head = h * g.slots * g.head_dim;
-      float* const key_to =
-          g.keys + head + slot / kPanel * kPanel * g.head_dim + slot % kPanel;
+      float* const key_to = g.keys + head + slot / kPanel * kPanel * g.head_dim + slot % kPanel;
       float* const value_to = g.values + head + slot * g.head_dim;
       for (int64_t c = 0; c < g.head_dim; ++c) key_to[c * kPanel] = *key++;
       for (int64_t c = 0; c < g.head_dim; ++c) value_to[c] = *value++;

@@ -1,5 +1,5 @@
-// ELU, GELU, exp, sigmoid and tanh of vectors, built of +, *, /, fma and integer bit operations only: no C
-// library call, same bits everywhere. For kernel sources.
+// ELU, GELU, exp, sigmoid and tanh of vectors, built of +, *, /, fma and integer bit operations
+// only: no C library call, same bits everywhere. For kernel sources.
 #pragma once
 
 #include "kernels/vec.h"

@@ -1,5 +1,5 @@
-// The fixed shape of every reduction: 16 lanes, of which lane j takes elements j, j + 16, ..., folded
-// 8, 4, 2, 1. For kernel sources.
+// The fixed shape of every reduction: 16 lanes, of which lane j takes elements j, j + 16, ...,
+// folded 8, 4, 2, 1. For kernel sources.
 #pragma once
 
 #include "kernels/vec.h"

@@ -21,7 +21,7 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from entropies import tiny_entropy  # noqa: E402
+from language_models import tiny_entropy  # noqa: E402
 from programs import tiny_program  # noqa: E402
 
 from encodec_fast import chunk_codes  # noqa: E402
