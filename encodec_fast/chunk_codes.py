@@ -204,32 +204,36 @@ class PieceReader:
         return 1 if self._segmented else self.header.chunk_frames
 
     def _pieces(self, at: int) -> Iterator[Piece | Gap]:
-        fresh, whole = True, at == 0
+        first, some = at, False
+        # What may be missing altogether: a hostile file must not make days of silence.
         believed = self._chunks.max_gap * self._unit
         for chunk, scale, codes in self._decoded():
             begin = chunk.number * self._unit
-            if begin - at > believed:
+            believed -= begin - at
+            if believed < 0:
                 break
             yield from self._gap(at, begin)
-            yield Piece(codes, scale, self._segmented or (fresh and begin == 0))
-            fresh = False
+            yield Piece(codes, scale, self._segmented or begin == 0)
+            some = True
             at = begin + (1 if self._segmented else chunk.frames)
             believed += at - begin
-        if self._end is not None:
-            total = self._end.chunks
-            if not self._segmented:
-                total = -(-self._end.audio_length // self._about.hop)
-            if fresh and whole and total:
-                raise ValueError(
-                    f"{self._name}: damaged, none of its {self._end.chunks} chunks is intact"
-                )
+        total = self._total()
+        if not some and first == 0 and total != 0:
+            if total is None and not self._chunks.damaged:
+                raise EOFError(f"{self._name}: truncated (it ends before the first chunk)")
+            raise ValueError(f"{self._name}: damaged, no chunk is intact")
+        if total is not None and total - at <= believed:
             yield from self._gap(at, total)
-            return
-        if fresh and whole:
-            if self._chunks.damaged:
-                raise ValueError(f"{self._name}: damaged, no chunk is intact")
-            raise EOFError(f"{self._name}: truncated (it ends before the first chunk)")
-        self.lost.append((at, None))
+        else:
+            self.lost.append((at, None))
+
+    def _total(self) -> int | None:
+        """Frames (segments) of the recording, if it is known."""
+        if self._end is None:
+            return None
+        if self._segmented:
+            return self._end.chunks
+        return -(-self._end.audio_length // self._about.hop)
 
     def _gap(self, at: int, end: int) -> Iterator[Gap]:
         """Gaps of bounded size from frame (segment) `at` to `end`."""

@@ -213,21 +213,22 @@ class ChunkReader:
 
 
 def read_index(stream: IO[bytes], opened: Opened, hop: int) -> Index | None:
-    """The index of a finished file, by seeking; None where it has none that is intact. Leaves the
-    stream at the first chunk."""
+    """The index of a finished file, by seeking; None where it has none that is intact. Moves the
+    stream from where its header was read to the first chunk, so that `opened.rest` comes again."""
+    first = stream.tell() - len(opened.rest)
     try:
-        return _read_index(stream, opened, hop)
+        return _read_index(stream, opened, hop, first)
     finally:
-        stream.seek(opened.size)
+        stream.seek(first)
 
 
-def _read_index(stream: IO[bytes], opened: Opened, hop: int) -> Index | None:
+def _read_index(stream: IO[bytes], opened: Opened, hop: int, first: int) -> Index | None:
     length = stream.seek(0, 2)
-    if length < opened.size + CRC.size:
+    if length < first + CRC.size:
         return None
     stream.seek(length - CRC.size)
     (size,) = CRC.unpack(stream.read(CRC.size))
-    if not 0 < size <= min(length - opened.size, _MAX_INDEX):
+    if not 0 < size <= min(length - first, _MAX_INDEX):
         return None
     stream.seek(length - size)
     data = stream.read(size - CRC.size)
@@ -240,7 +241,7 @@ def _read_index(stream: IO[bytes], opened: Opened, hop: int) -> Index | None:
     if len(index) < CRC.size or CRC.unpack(index[-4:])[0] != crc32c(index[:-4], opened.seed):
         return None
     intervals = -(-end.chunks // opened.header.key_chunks)
-    offsets = [opened.size]
+    offsets = [first]
     while position < len(data) - CRC.size:
         value, position = reader.varint(position)
         if value < 0 or len(offsets) > intervals:

@@ -101,11 +101,15 @@ def _version_0(
 def _version_1(stream: IO[bytes], found: Opened, layout: program.Header | None) -> FileInfo:
     header = found.header
     hop = 1 if layout is None else layout.hop
-    index = read_index(stream, found, hop) if stream.seekable() else None
+    index = None
+    if stream.seekable():
+        index = read_index(stream, found, hop)
+        found = found._replace(rest=b"")
     end = None if index is None else index.end
     if index is not None:
         chunks, damaged = index.end.chunks, found.damaged
-        size = stream.seek(0, 2) - found.size
+        first = stream.tell()
+        size = stream.seek(0, 2) - first
     else:
         counted = _Counted(stream)
         reader = ChunkReader(cast("IO[bytes]", counted), found, hop)

@@ -108,6 +108,20 @@ def test_index() -> None:
         assert next(iter(reader)) == chunks[3 * interval]
 
 
+def test_a_file_within_a_stream() -> None:
+    data, chunks = random_file(10)
+    stream = io.BytesIO(b"before" + data)
+    stream.seek(6)
+    found = container.read_header(stream, "file")
+    assert isinstance(found, Opened)
+    index = read_index(stream, found, HOP)
+    assert index is not None and stream.tell() == found.size + 6
+    stream.seek(index.offsets[1])
+    reader = ChunkReader(stream, found, HOP)
+    reader.begin_at(3)
+    assert next(iter(reader)) == chunks[3]
+
+
 def flips(data: bytes, first: int, last: int) -> Iterator[tuple[int, bytes]]:
     for bit in range(8 * first, 8 * last):
         changed = bytearray(data)

@@ -332,6 +332,28 @@ def test_metadata(causal: ef.Codec, tmp_path: Path, folder: Path) -> None:
     assert json.loads(json.dumps(about.__dict__))["model"] == "tiny_reflect"
 
 
+def test_hours_of_silence_are_not_believed(causal: ef.Codec) -> None:
+    """Neither between chunks nor at the end, with an index or without."""
+    hour = 3600 * RATE // HOP
+    # Chunks of 10 s: one with the claim of two hours, and some with half an hour between them.
+    for numbers, total in (([0], 720), ([0, 180, 360, 540], 541)):
+        buffer = io.BytesIO()
+        writer = causal.piece_writer(2)(buffer)._chunks
+        frames = writer._header.chunk_frames
+        for number in numbers:
+            writer._number = number
+            writer.write(bytes(-(-frames * 2 * 5 // 8)), frames)
+        writer._number = total
+        writer._index[:0] = bytes(total - len(numbers))  # key intervals of no bytes
+        writer.finish(total * frames * HOP)
+        for live in (False, True):
+            reader = reader_of(causal, buffer.getvalue(), live)
+            gaps = [piece.length for piece in reader.pieces()[1] if isinstance(piece, Gap)]
+            assert sum(gaps) <= hour + len(numbers) * frames
+            assert reader.lost[-1][1] is None
+            assert (reader.audio_length is not None) != live or len(numbers) > 1
+
+
 def test_a_gap_is_cut_into_pieces(causal: ef.Codec) -> None:
     """However much is missing, no single block of silence is large."""
     data = compressed(causal, recording(40000), key=50)
