@@ -10,22 +10,17 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
-from language_models import tiny_entropy
-from programs import HOP, tiny_program
-from test_version_1 import RATE, container_size, recording
+from programs import HOP
+from version_1 import RATE, container_size, recording
 
 import encodec_fast as ef
 from encodec_fast import pipes
 from encodec_fast.audio import convert_audio
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for kind in ("reflect", "constant", "segments"):
-        tiny_program(folder, kind)
-        tiny_entropy(folder, kind)
-    return folder
+@pytest.fixture
+def folder(tiny_entropies: Path) -> Path:
+    return tiny_entropies
 
 
 @pytest.fixture(params=["reflect", "constant", "segments"])

@@ -12,81 +12,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from language_models import tiny_entropy
-from programs import HOP, tiny_program
-from signals import FloatArray
+from programs import HOP
+from version_1 import (
+    CHUNK,
+    ENTROPIES,
+    KINDS,
+    RATE,
+    codes_of,
+    compressed,
+    container_size,
+    reader_of,
+    recording,
+)
 
 import encodec_fast as ef
-from encodec_fast import container, decoding
-from encodec_fast.chunk_codes import PieceReader
 from encodec_fast.segments import Gap, Piece
-
-KINDS = ("reflect", "constant", "segments")
-ENTROPIES = ("none", "static", "lm")
-RATE = 8000
-CHUNK = 0.03  # seconds: 40 frames
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for kind in KINDS:
-        tiny_program(folder, kind)
-        tiny_entropy(folder, kind)
-    return folder
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def codec(request: pytest.FixtureRequest, folder: Path) -> ef.Codec:
-    return ef.Codec.load(folder / f"tiny_{request.param}.safetensors")
+def codec(request: pytest.FixtureRequest, tiny_entropies: Path) -> ef.Codec:
+    return ef.Codec.load(tiny_entropies / f"tiny_{request.param}.safetensors")
 
 
 @pytest.fixture(scope="module")
-def causal(folder: Path) -> ef.Codec:
-    return ef.Codec.load(folder / "tiny_reflect.safetensors")
-
-
-def recording(samples: int = 3001) -> FloatArray:
-    rng = np.random.default_rng(samples)
-    walk = np.cumsum(rng.standard_normal((1, samples)), axis=1)
-    return (0.05 * walk).astype(np.float32)
-
-
-def compressed(
-    codec: ef.Codec, wav: FloatArray, entropy: str = "none", chunk: float = CHUNK, key: int = 2
-) -> bytes:
-    """As Codec.compress, in short chunks and key intervals of `key` chunks."""
-    n_q = codec.n_q(6.0)
-    buffer = io.BytesIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("encodec_fast.chunk_codes.KEY_SECONDS", key * chunk)
-        writer = codec.piece_writer(n_q, entropy, chunk=chunk)(buffer)
-    encoder = codec.block_encoder(n_q)
-    for piece in [*encoder.push(wav), *encoder.flush()]:
-        writer.write(piece)
-    writer.finish(wav.shape[1])
-    return buffer.getvalue()
-
-
-def reader_of(codec: ef.Codec, data: bytes, live: bool = False) -> PieceReader:
-    stream = io.BytesIO(data)
-    opened = container.read_header(stream, "file")
-    found = codec.open_recording(stream, opened, "file", live)
-    assert isinstance(found, PieceReader)
-    return found
-
-
-def codes_of(codec: ef.Codec, data: bytes, live: bool = False) -> np.ndarray:
-    """All codes [n_q, frames]; lost frames (segments) are -1."""
-    _, pieces = reader_of(codec, data, live).pieces()
-    parts = []
-    for piece in pieces:
-        if isinstance(piece, Piece):
-            parts.append(piece.codes.astype(np.int64))
-        else:
-            frames = piece.length * (17 if codec.segment_length else 1)
-            parts.append(np.full((codec.n_q(6.0), frames), -1))
-    return np.concatenate(parts, axis=1)
+def causal(tiny_entropies: Path) -> ef.Codec:
+    return ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES)
@@ -113,7 +63,7 @@ def test_chunks_change_no_code(codec: ef.Codec, entropy: str, chunk: float) -> N
     assert np.array_equal(codec.decompress(data), codec.decode(codec.encode(wav)))
 
 
-def test_entropy_coding_saves(causal: ef.Codec, folder: Path) -> None:
+def test_entropy_coding_saves(causal: ef.Codec, tiny_entropies: Path) -> None:
     """Codes drawn from the tables themselves take fewer bytes with them."""
     model = causal.entropy_model
     assert model is not None and model.tables is not None
@@ -133,13 +83,13 @@ def test_entropy_coding_saves(causal: ef.Codec, folder: Path) -> None:
 
 @pytest.mark.parametrize("entropy", ENTROPIES)
 def test_every_instruction_set_writes_the_same_bytes(
-    folder: Path, tmp_path: Path, entropy: str
+    tiny_entropies: Path, tmp_path: Path, entropy: str
 ) -> None:
     np.save(tmp_path / "wav.npy", recording(9000))
     program = (
         "import sys, numpy as np, encodec_fast as ef\n"
         "for kind in ('reflect', 'segments'):\n"
-        f"    path = {str(folder)!r} + f'/tiny_{{kind}}.safetensors'\n"
+        f"    path = {str(tiny_entropies)!r} + f'/tiny_{{kind}}.safetensors'\n"
         "    codec = ef.Codec.load(path, threads=int(sys.argv[2]))\n"
         f"    data = codec.compress(np.load('wav.npy'), entropy={entropy!r})\n"
         "    open(f'{kind}{sys.argv[1]}', 'wb').write(data)\n"
@@ -177,12 +127,6 @@ def test_a_flipped_byte_costs_a_key_interval_at_most(codec: ef.Codec, entropy: s
         kept = found[0] >= 0
         assert np.array_equal(found[:, kept], whole[:, : len(kept)][:, kept])
         assert whole.shape[1] - kept.sum() <= interval
-
-
-def container_size(data: bytes) -> int:
-    opened = container.read_header(io.BytesIO(data))
-    assert isinstance(opened, container.Opened)
-    return opened.size
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES)
@@ -224,77 +168,19 @@ def test_lost_ends(codec: ef.Codec) -> None:
             codec.decompress(data[:size])
 
 
-@pytest.mark.parametrize("entropy", ENTROPIES)
-@pytest.mark.parametrize(
-    ("start", "duration"), [(0.0, 0.1), (0.1, 0.05), (0.2, None), (0.37, 1.0), (0.499, 0.0005)]
-)
-def test_ranges(codec: ef.Codec, entropy: str, start: float, duration: float | None) -> None:
-    data = compressed(codec, recording(4000), entropy)
-    first, last = (
-        round(start * RATE),
-        None if duration is None else round((start + duration) * RATE),
-    )
-    expected = codec.decompress(data)[:, first:last]
-    for live in (False, True):  # with the index and without
-
-        def decoded(exact: bool, live: bool = live) -> FloatArray:
-            reader = reader_of(codec, data, live)
-            blocks = decoding.decoded(
-                codec.program, reader, "file", start=start, duration=duration, exact=exact
-            )
-            return np.concatenate(list(blocks), axis=1)
-
-        assert np.array_equal(decoded(exact=True), expected)
-        near = decoded(exact=False)
-        assert near.shape == expected.shape
-        if codec.segment_length:
-            assert np.array_equal(near, expected)
-
-
-def test_a_range_reads_little(causal: ef.Codec) -> None:
-    data = compressed(causal, recording(40000), "lm")
-
-    class Counting(io.BytesIO):
-        total = 0
-
-        def read1(self, size: int | None = -1) -> bytes:
-            data = super().read1(min(size or 0, 100))
-            self.total += len(data)
-            return data
-
-    stream = Counting(data)
-    recorded = causal.open_recording(stream, container.read_header(stream), "file")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "PREROLL_SECONDS", 0.01)
-        blocks = decoding.decoded(causal.program, recorded, "file", start=4.5, duration=0.01)
-        assert sum(block.shape[1] for block in blocks) == 80
-    assert stream.total < len(data) / 4
-
-
-@pytest.mark.parametrize("bad", [-1.0, float("nan"), 1e12, "1", True])
-def test_ranges_that_are_none(causal: ef.Codec, tmp_path: Path, bad: object) -> None:
-    (tmp_path / "a.ecdc").write_bytes(causal.compress(recording(4000)))
-    for arguments in ({"start": bad}, {"duration": bad}):
-        with pytest.raises(ValueError, match="expected seconds >= 0"):
-            ef.decompress_file(tmp_path / "a.ecdc", tmp_path / "a.wav", model=causal, **arguments)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"start: expected less than the 0\.500 s"):
-        ef.decompress_file(tmp_path / "a.ecdc", tmp_path / "a.wav", model=causal, start=0.5)
-    assert not (tmp_path / "a.wav").exists()
-
-
-def test_models_that_do_not_fit(folder: Path, tmp_path: Path, causal: ef.Codec) -> None:
+def test_models_that_do_not_fit(tiny_entropies: Path, tmp_path: Path, causal: ef.Codec) -> None:
     data = causal.compress(recording(1000), entropy="lm")
-    other = ef.Codec.load(folder / "tiny_constant.safetensors")
+    other = ef.Codec.load(tiny_entropies / "tiny_constant.safetensors")
     with pytest.raises(ValueError, match="written by model tiny_reflect, not tiny_constant"):
         other.decompress(data)
     alone = tmp_path / "tiny_reflect.safetensors"
-    alone.write_bytes((folder / "tiny_reflect.safetensors").read_bytes())
+    alone.write_bytes((tiny_entropies / "tiny_reflect.safetensors").read_bytes())
     with pytest.raises(ValueError, match="the entropy model of tiny_reflect, which is not"):
         ef.Codec.load(alone).decompress(data)
     with pytest.raises(ValueError, match="'lm' needs an entropy model"):
         ef.Codec.load(alone).compress(recording(1000), entropy="lm")
     stranger = tmp_path / "tiny_reflect.entropy.safetensors"
-    stranger.write_bytes((folder / "tiny_constant.entropy.safetensors").read_bytes())
+    stranger.write_bytes((tiny_entropies / "tiny_constant.entropy.safetensors").read_bytes())
     with pytest.raises(ValueError, match="expected the entropy model of tiny_reflect"):
         ef.Codec.load(alone).decompress(data)
     stranger.unlink()
@@ -319,11 +205,11 @@ def test_bad_arguments(causal: ef.Codec, arguments: dict[str, object], words: st
         causal.compress(recording(1000), **arguments)  # type: ignore[arg-type]
 
 
-def test_metadata(causal: ef.Codec, tmp_path: Path, folder: Path) -> None:
+def test_metadata(causal: ef.Codec, tmp_path: Path, tiny_entropies: Path) -> None:
     from encodec_fast.info import info
 
     data = causal.compress(recording(1000), metadata={"title": "walk"}, entropy="static")
-    about = info(io.BytesIO(data), folder / "tiny_reflect.safetensors")
+    about = info(io.BytesIO(data), tiny_entropies / "tiny_reflect.safetensors")
     assert about.metadata == {"title": "walk"}
     assert (about.entropy, about.finished, about.damaged) == ("static", True, False)
     assert (about.audio_length, about.chunks, about.duration) == (1000, 1, 0.125)
