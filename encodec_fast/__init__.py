@@ -3,6 +3,7 @@
 from encodec_fast._native import cpu_info
 from encodec_fast.codec import Codec, decompress
 from encodec_fast.codes import Codes
+from encodec_fast.container import DamageWarning
 from encodec_fast.entropy import (
     ArithmeticDecoder,
     ArithmeticEncoder,
@@ -20,6 +21,7 @@ __all__ = [
     "ArithmeticEncoder",
     "Codec",
     "Codes",
+    "DamageWarning",
     "ModelNotFoundError",
     "RangeDecoder",
     "RangeEncoder",

@@ -66,6 +66,7 @@ def _run(args: argparse.Namespace) -> None:
                 source,
                 target,
                 bandwidth=args.bandwidth,
+                version=0,
                 overwrite=args.force,
                 progress=progress,
             )

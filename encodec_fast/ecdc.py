@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
@@ -22,9 +22,9 @@ from encodec_fast._native import BitPacker, BitUnpacker
 from encodec_fast.segments import Piece
 
 SUFFIX = ".ecdc"
-_MAGIC = b"ECDC"
+MAGIC = b"ECDC"
 _VERSION = 0
-_PREFIX = struct.Struct(">4sBI")
+PREFIX = struct.Struct(">4sBI")  # magic, version, bytes of metadata
 _SCALE = struct.Struct(">f")
 _MAX_SCALE = float(np.finfo(np.float32).max)
 # The reference writes about 60 bytes. A file that promises more than this is no such file.
@@ -79,7 +79,7 @@ class Header:
             "lm": self.language_model,
         }
         text = json.dumps(metadata).encode()
-        return _PREFIX.pack(_MAGIC, _VERSION, len(text)) + text
+        return PREFIX.pack(MAGIC, _VERSION, len(text)) + text
 
 
 def shown_model(name: str) -> str:
@@ -91,21 +91,37 @@ def shown_model(name: str) -> str:
     return text if len(text) <= 100 else text[:96] + "...'"
 
 
-def read_header(stream: IO[bytes], name: str = "<stream>") -> Header:
-    """Reads a header and leaves `stream` at the first byte of the payload.
+def read_prefix(stream: IO[bytes], name: str = "<stream>") -> bytes:
+    """The nine bytes before a file's metadata, whatever its version.
 
-    `name` is what error messages call the stream. Raises EOFError where the stream ends too soon
-    and ValueError for anything that is not a valid header.
+    Raises EOFError where the stream ends too soon and ValueError for a file that is no ECDC file,
+    which more than one bit of the magic must tell: version 1 can put one right.
     """
-    magic = stream.read(len(_MAGIC))
-    if not _MAGIC.startswith(magic):  # before the rest: a foreign file may be shorter than that
-        raise ValueError(f"{name}: not an ECDC file")
-    prefix = magic + _read_exactly(stream, _PREFIX.size - len(magic), name)
-    magic, version, size = _PREFIX.unpack(prefix)
-    if magic != _MAGIC:
+    prefix = stream.read(len(MAGIC))
+    if not any(_is_near(prefix, MAGIC[:size]) for size in range(len(MAGIC) + 1)):
+        raise ValueError(f"{name}: not an ECDC file")  # even if it is shorter than the prefix
+    return prefix + _read_exactly(stream, PREFIX.size - len(prefix), name)
+
+
+def _is_near(data: bytes, other: bytes) -> bool:
+    """Whether at most one bit differs."""
+    flipped = int.from_bytes(data, "big") ^ int.from_bytes(other, "big")
+    return len(data) == len(other) and flipped & (flipped - 1) == 0
+
+
+def read_header(stream: IO[bytes], name: str = "<stream>", prefix: bytes | None = None) -> Header:
+    """Reads a version 0 header and leaves `stream` at the first byte of the payload.
+
+    `name` is what error messages call the stream; `prefix` was read of it already. Raises EOFError
+    where the stream ends too soon and ValueError for anything that is not a valid header.
+    """
+    if prefix is None:
+        prefix = read_prefix(stream, name)
+    magic, version, size = PREFIX.unpack(prefix)
+    if magic != MAGIC:
         raise ValueError(f"{name}: not an ECDC file")
     if version != _VERSION:
-        raise UnsupportedFileError(f"{name}: ECDC version {version} is not supported, only 0")
+        raise UnsupportedFileError(f"{name}: ECDC version {version} is not supported, only 0 and 1")
     if size > _MAX_JSON:
         raise ValueError(f"{name}: damaged header ({size} bytes of metadata)")
     text = _read_exactly(stream, size, name)
@@ -113,7 +129,7 @@ def read_header(stream: IO[bytes], name: str = "<stream>") -> Header:
         metadata = json.loads(text.decode())
     except (ValueError, RecursionError):
         raise ValueError(f"{name}: damaged header (metadata is not JSON)") from None
-    return _checked_header(metadata, _PREFIX.size + size, name)
+    return _checked_header(metadata, PREFIX.size + size, name)
 
 
 def _checked_header(metadata: Any, size: int, name: str) -> Header:
@@ -208,46 +224,57 @@ class PieceWriter:
 
 
 class Reader:
-    """Reads a file of packed codes in pieces of bounded size.
+    """Reads the codes of a file of packed codes, whose header was read, in pieces of bounded size.
 
-    The constructor reads and checks the header (`header`) and raises what `read_header` raises, and
-    UnsupportedFileError for a file that was written with a language model. Memory is bounded by
-    what the stream holds, whatever its header promises.
+    Checks at once that the header suits the model (ValueError; UnsupportedFileError for a file that
+    was written with a language model) and, if the stream can be sought, that it is long enough
+    (EOFError). Memory is bounded by what the stream holds, whatever its header promises. Version 0
+    has no checksums: `damaged` and `lost` are for the other one's sake.
     """
 
-    def __init__(self, stream: IO[bytes], name: str = "<stream>") -> None:
+    damaged = False
+    start = "exact"
+
+    def __init__(
+        self, stream: IO[bytes], header: Header, layout: Layout, name: str = "<stream>"
+    ) -> None:
+        self.header = header
+        self.audio_length = header.audio_length
+        self.lost: list[tuple[int, int | None]] = []
         self._stream = stream
+        self._layout = layout
         self._name = name
-        self.header = read_header(stream, name)
-        if self.header.language_model:
+        if header.model != layout.name:
+            found = shown_model(header.model)
+            raise ValueError(f"{name}: written by model {found}, not {layout.name}")
+        if header.language_model:
             raise UnsupportedFileError(
                 f"{name}: written with a language model, which this version cannot read yet"
             )
+        left = _bytes_left(stream) if stream.seekable() else None
+        check_payload(layout, header, left, name)
 
-    def pieces(self, layout: Layout) -> Iterator[Piece]:
-        """The file's codes, for a model of this layout; call it once.
+    def pieces(self, first: int = 0) -> tuple[int, Iterator[Piece]]:
+        """0, whatever `first` is, and the pieces of the whole file; call it once.
 
-        Checks at once that the header suits the model (ValueError) and, if the stream can be
-        sought, that it is long enough (EOFError). A segmented model gives one piece per segment,
-        any other model pieces of up to 600 frames. While iterating: EOFError at a premature end,
-        ValueError for a scale that is negative or not finite. Bytes after the last one are ignored.
+        A segmented model gives one piece per segment, any other model pieces of up to 600 frames.
+        While iterating: EOFError at a premature end, ValueError for a scale that is negative or not
+        finite. Bytes after the last one are ignored.
         """
-        left = _bytes_left(self._stream) if self._stream.seekable() else None
-        check_payload(layout, self.header, left, self._name)
-        return self._read_segments(layout)
+        return 0, self._read_segments()
 
-    def _read_segments(self, layout: Layout) -> Iterator[Piece]:
-        total = self.header.audio_length
+    def _read_segments(self) -> Iterator[Piece]:
+        layout, total = self._layout, self.header.audio_length
         length, stride = layout.segment_length, layout.segment_stride
         if length is None or stride is None:
-            yield from self._read_segment(layout, _frames(layout, total), _FRAMES_PER_PIECE)
+            yield from self._read_segment(_frames(layout, total), _FRAMES_PER_PIECE)
             return
         for offset in range(0, total, stride):
             frames = _frames(layout, min(length, total - offset))
-            yield from self._read_segment(layout, frames, frames)
+            yield from self._read_segment(frames, frames)
 
-    def _read_segment(self, layout: Layout, frames: int, step: int) -> Iterator[Piece]:
-        scale = None
+    def _read_segment(self, frames: int, step: int) -> Iterator[Piece]:
+        layout, scale = self._layout, None
         if layout.normalize:
             (value,) = _SCALE.unpack(_read_exactly(self._stream, _SCALE.size, self._name))
             scale = _checked_scale(value, self._name)
@@ -260,21 +287,6 @@ class Reader:
             values = BitUnpacker(layout.codebook_bits).push(data)[: count * rows]
             codes = np.ascontiguousarray(values.reshape(count, rows).T)
             yield Piece(codes, scale, start=first == 0)
-
-
-def write(
-    stream: IO[bytes],
-    layout: Layout,
-    audio_length: int,
-    n_codebooks: int,
-    pieces: Iterable[Piece],
-) -> None:
-    """Writes a whole file whose length is known beforehand. Raises what `PieceWriter` raises."""
-    stream.write(Header(layout.name, audio_length, n_codebooks).to_bytes())
-    writer = PieceWriter(stream, layout, n_codebooks)
-    for piece in pieces:
-        writer.write(piece)
-    writer.finish(audio_length)
 
 
 def _frames(layout: Layout, samples: int) -> int:

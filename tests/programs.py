@@ -27,11 +27,17 @@ def from_bfloat16(array: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
 
 
 def write_program(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
-    """A program file: the safetensors layout, byte by byte; uint16 arrays hold bfloat16."""
-    table: dict[str, Any] = {"__metadata__": {"encodec_fast.program": json.dumps(header)}}
+    """A program file."""
+    return write_tensors(path, "encodec_fast.program", header, tensors)
+
+
+def write_tensors(path: Path, key: str, metadata: dict[str, Any], tensors: Tensors) -> Path:
+    """The safetensors layout, byte by byte; uint16 arrays hold bfloat16."""
+    table: dict[str, Any] = {"__metadata__": {key: json.dumps(metadata)}}
     data = b""
     for name, array in tensors.items():
-        dtype = {"float32": "F32", "float16": "F16", "uint16": "BF16"}[str(array.dtype)]
+        kinds = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32"}
+        dtype = kinds[str(array.dtype)]
         offsets = [len(data), len(data) + array.nbytes]
         table[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
         data += array.tobytes()

@@ -67,5 +67,6 @@ void bind_program(nb::module_& m);
 void bind_streams(nb::module_& m);
 void bind_entropy(nb::module_& m);
 void bind_coders(nb::module_& m);
+void bind_language_model(nb::module_& m);
 
 }  // namespace encodec_fast
