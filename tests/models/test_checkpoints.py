@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encodec_fast.models.checkpoints import (
     load_checkpoint,
-    load_lm_checkpoint,
+    load_language_model,
     read_transformers_config,
 )
 from encodec_fast.models.config import CONFIGS, ModelConfig
@@ -271,12 +271,12 @@ def test_published_transformers_configurations(tmp_path: Path) -> None:
 def test_language_model_checkpoints(tmp_path: Path) -> None:
     model = LanguageModel(replace(CONFIGS["encodec_24khz"]))
     torch.save(model.state_dict(), tmp_path / "encodec_lm_24khz.th")
-    loaded = load_lm_checkpoint(tmp_path / "encodec_lm_24khz.th")
+    loaded = load_language_model(tmp_path / "encodec_lm_24khz.th")
     assert loaded.config == CONFIGS["encodec_24khz"] and not loaded.training
     indices = torch.randint(0, 1025, (1, 32, 3))
     assert torch.equal(loaded(indices)[0], model.eval()(indices)[0])
     unnamed = (tmp_path / "encodec_lm_24khz.th").rename(tmp_path / "lm.th")
     with pytest.raises(ValueError, match="give the codec's config"):
-        load_lm_checkpoint(unnamed)
+        load_language_model(unnamed)
     with pytest.raises(ValueError, match=r"unexpected emb\.16\.weight"):
-        load_lm_checkpoint(unnamed, "encodec_48khz")
+        load_language_model(unnamed, "encodec_48khz")
