@@ -280,3 +280,39 @@ def test_language_model_checkpoints(tmp_path: Path) -> None:
         load_language_model(unnamed)
     with pytest.raises(ValueError, match=r"unexpected emb\.16\.weight"):
         load_language_model(unnamed, "encodec_48khz")
+
+
+def test_a_language_model_has_the_size_of_its_weights(tmp_path: Path) -> None:
+    config = replace(CAUSAL, bandwidths=(1.5, 3.0))
+    small = LanguageModel(config, dim=16, heads=8, layers=2).eval()
+    torch.save({key: value.half() for key, value in small.state_dict().items()}, tmp_path / "lm.th")
+    loaded = load_language_model(tmp_path / "lm.th", config)
+    assert len(loaded.transformer.layers) == 2
+    for key, value in loaded.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, small.state_dict()[key].half().float())
+    indices = torch.randint(0, 17, (1, 3, 5))
+    assert loaded(indices)[0].shape == (1, 16, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda s: s.pop("transformer.layers.1.norm1.bias"), "missing transformer.layers.1.norm1"),
+        (lambda s: s.pop("emb.0.weight"), "missing emb.0.weight"),
+        (lambda s: s["linears.1.bias"].fill_(torch.nan), "linears.1.bias holds NaN"),
+        (lambda s: s.update({"emb.0.weight": torch.zeros(17, 20)}), "no 8 heads in 20 dimensions"),
+        (lambda s: s.update({"emb.0.weight": torch.zeros(17, 0)}), "no 8 heads in 0 dimensions"),
+        (lambda s: s.update({"emb.0.weight": torch.zeros(1, 1 << 20)}), "has shape"),
+        (lambda s: s.update({"transformer.layers.9999": torch.zeros(1)}), "missing"),
+        (lambda s: s.update({"more": torch.zeros(1)}), "unexpected more"),
+    ],
+)
+def test_damaged_language_models(spoil: Any, match: str, tmp_path: Path) -> None:
+    """An absurd width must not ask for memory."""
+    config = replace(CAUSAL, bandwidths=(1.5, 3.0))
+    state = LanguageModel(config, dim=16, heads=8, layers=2).state_dict()
+    spoil(state)
+    torch.save(state, tmp_path / "lm.th")
+    with pytest.raises(ValueError, match=match):
+        load_language_model(tmp_path / "lm.th", config)
