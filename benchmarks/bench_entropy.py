@@ -5,8 +5,9 @@
 One thread; numpy arrays in, bytes out, and back, through each package's public calls, in turn.
 
 - "a distribution per symbol": a block of distributions over 1024 symbols (softmaxes of normal
-  logits, about 7 bits a symbol; 4 MB for a thousand of them: it stays in cache) and the symbols
-  drawn from them; against constriction's range coder and its categorical model.
+  logits, about 7 bits a symbol; 4 MB for a thousand of them, and each timed call follows one of its
+  kind: it stays in cache) and the symbols drawn from them; against constriction's range coder and
+  its categorical model.
 - "one distribution": a million symbols by the first of these distributions; each side's tables are
   built within the time.
 - "the reference's coder": the same block through `encodec`'s functions and through ours, which give
@@ -77,6 +78,12 @@ class Coding:
 Call = Callable[[], Any]
 
 
+def after_itself(call: Call) -> float:
+    """Seconds of a call that follows one of its kind, which leaves the block in cache."""
+    call()
+    return timed(call)[0]
+
+
 def compare(
     case: str,
     peer: str,
@@ -85,9 +92,9 @@ def compare(
     over_entropy: str,
     repetitions: int,
 ) -> list[Coding]:
-    """Time (theirs, ours) of encoding, then of decoding; the first repetition warms up."""
-    times = [[timed(call)[0] for pair in calls for call in pair] for _ in range(repetitions + 1)]
-    columns = [list(column) for column in zip(*times[1:], strict=True)]
+    """Time (theirs, ours) of encoding, then of decoding."""
+    times = [[after_itself(call) for pair in calls for call in pair] for _ in range(repetitions)]
+    columns = [list(column) for column in zip(*times, strict=True)]
     return [
         Coding(case, "encode", peer, *symbols, columns[0], columns[1], over_entropy),
         Coding(case, "decode", peer, *symbols, columns[2], columns[3], ""),

@@ -20,6 +20,7 @@ from encodec_fast.entropy_model import EntropyModel
 from encodec_fast.many import encode_recordings
 from encodec_fast.payloads import payload_coder
 from encodec_fast.program import Program
+from encodec_fast.segment_codes import SegmentCoder, load_segment_coder, segment_coder
 from encodec_fast.segments import Piece
 from encodec_fast.store import ModelNotFoundError, find_entropy, find_model, find_program
 from encodec_fast.streaming import StreamDecoder, StreamEncoder
@@ -54,20 +55,28 @@ class Codec:
         self.segment_stride = header.segment_stride
         self.causal = program.encoder.causal
         self._entropy_file = entropy_file
+        self.segment_coder: SegmentCoder | None = None  # the language model of version 0
 
     @staticmethod
     def load(
         model: str | os.PathLike[str],
         checkpoint: str | os.PathLike[str] | None = None,
         threads: int = 1,
+        lm_checkpoint: str | os.PathLike[str] | None = None,
     ) -> Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
-        many groups of segments, or of recordings of encode_many, are coded at once.
+        many groups of segments, or of recordings of encode_many, are coded at once. `lm_checkpoint`
+        is the language model of version 0 files, Meta's .th file or its name ("encodec_lm_24khz";
+        needs encodec-fast[torch]).
 
         Raises ValueError (ModelNotFoundError says how to get a model) and OSError.
         """
+        if lm_checkpoint is not None:
+            codec = Codec.load(model, checkpoint, threads)
+            codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)
+            return codec
         if checkpoint is None:
             found = find_program(model)
             return Codec(Program.load(found), threads, _entropy_file(model))
@@ -239,9 +248,10 @@ class Codec:
         if version not in (0, 1):
             raise ValueError(f"version: expected 0 or 1, found {version!r}")
         if version == 0:
-            if entropy != "none" or metadata:
-                raise ValueError("entropy and metadata: version 0 has neither")
-            return lambda stream: ecdc.PieceWriter(stream, self, n_q)
+            if metadata:
+                raise ValueError("metadata: version 0 has none")
+            coder = segment_coder(self.segment_coder, entropy)
+            return lambda stream: ecdc.PieceWriter(stream, self, n_q, coder)
         model = None if entropy == "none" else self.entropy_model
         header = chunk_codes.make_header(self.program, n_q, entropy, model, chunk, start, metadata)
         payload_coder(self.program, entropy, model, n_q, 1)  # refuses what the model has not
@@ -251,8 +261,9 @@ class Codec:
         self, stream: IO[bytes], header: AnyHeader, name: str, live: bool = False
     ) -> Recording:
         """The codes of an .ecdc file whose header was read; see container.open_recording."""
-        needed = not isinstance(header, ecdc.Header) and header.header.entropy != "none"
-        model = self.entropy_model if needed else None
+        if isinstance(header, ecdc.Header):
+            return ecdc.Reader(stream, header, self.program.header, name, self.segment_coder)
+        model = None if header.header.entropy == "none" else self.entropy_model
         return container.open_recording(stream, header, name, self.program, model, live)
 
     def compress_file(self, source: Any, target: Any, **options: Any) -> None:

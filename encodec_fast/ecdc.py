@@ -4,12 +4,14 @@ Layout: magic `ECDC`, version byte 0, big-endian uint32 length of a JSON object,
 model name, `al` audio length in samples per channel, `nc` number of codebooks, `lm` entropy coding
 with a language model), then the segments. A segment is its scale as a big-endian float32 (only
 models that normalise), then the codes, frame by frame and codebook by codebook within a frame,
-packed lowest bit first and padded to a whole byte at the segment's end. Nothing else is stored: the
-number of frames follows from `al` and the model.
+packed lowest bit first (or coded with a language model: segment_codes.py) and padded to a whole
+byte at the segment's end. Nothing else is stored: the number of frames follows from `al` and the
+model.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Iterator
@@ -18,7 +20,14 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from encodec_fast._native import BitPacker, BitUnpacker
+from encodec_fast.segment_codes import (
+    PackedEncoder,
+    SegmentCoder,
+    SegmentEncoder,
+    coded_codes,
+    packed_codes,
+    read_exactly,
+)
 from encodec_fast.segments import Piece
 
 SUFFIX = ".ecdc"
@@ -100,7 +109,7 @@ def read_prefix(stream: IO[bytes], name: str = "<stream>") -> bytes:
     prefix = stream.read(len(MAGIC))
     if not any(_is_near(prefix, MAGIC[:size]) for size in range(len(MAGIC) + 1)):
         raise ValueError(f"{name}: not an ECDC file")  # even if it is shorter than the prefix
-    return prefix + _read_exactly(stream, PREFIX.size - len(prefix), name)
+    return prefix + read_exactly(stream, PREFIX.size - len(prefix), name)
 
 
 def _is_near(data: bytes, other: bytes) -> bool:
@@ -124,7 +133,7 @@ def read_header(stream: IO[bytes], name: str = "<stream>", prefix: bytes | None 
         raise UnsupportedFileError(f"{name}: ECDC version {version} is not supported, only 0 and 1")
     if size > _MAX_JSON:
         raise ValueError(f"{name}: damaged header ({size} bytes of metadata)")
-    text = _read_exactly(stream, size, name)
+    text = read_exactly(stream, size, name)
     try:
         metadata = json.loads(text.decode())
     except (ValueError, RecursionError):
@@ -179,18 +188,25 @@ def check_payload(layout: Layout, header: Header, left: int | None, name: str) -
 class PieceWriter:
     """Writes codes as a payload, piece by piece.
 
-    stream: where the bytes go; n_codebooks: rows of every piece's codes.
+    stream: where the bytes go; n_codebooks: rows of every piece's codes; coder: the language model
+    to code with, None to pack bits.
     """
 
-    def __init__(self, stream: IO[bytes], layout: Layout, n_codebooks: int) -> None:
-        self._stream = stream
-        self._layout = layout
-        self._n_codebooks = n_codebooks
-        self._packer = BitPacker(layout.codebook_bits)
-        self._size = 0
+    def __init__(
+        self,
+        stream: IO[bytes],
+        layout: Layout,
+        n_codebooks: int,
+        coder: SegmentCoder | None = None,
+    ) -> None:
+        self._stream, self._layout = stream, layout
+        self._n_codebooks, self._coder = n_codebooks, coder
+        self._segment: SegmentEncoder | None = None
+        self._frames = 0  # of the segment
+        self._size = 0  # what the segments before it take, packed
 
     def write(self, piece: Piece) -> None:
-        """Appends `piece` (codes uint16 [n_codebooks, frames]).
+        """Appends `piece` (codes uint16 [n_codebooks, frames]; the first one starts a segment).
 
         Raises ValueError for another number of rows and for a missing or invalid scale.
         """
@@ -198,19 +214,25 @@ class PieceWriter:
             raise ValueError(
                 f"codes: expected shape [{self._n_codebooks}, frames], not {piece.codes.shape}"
             )
-        if piece.start:
-            self._emit(self._packer.flush())
+        if piece.start or self._segment is None:
+            self._end_segment()
             if self._layout.normalize:
-                self._emit(_SCALE.pack(_checked_scale(piece.scale, "codes")))
-        self._emit(self._packer.push(np.ascontiguousarray(piece.codes.T).ravel()))
+                self._stream.write(_SCALE.pack(_checked_scale(piece.scale, "codes")))
+            if self._coder is None:
+                self._segment = PackedEncoder(self._layout.codebook_bits)
+            else:
+                self._segment = self._coder.encoder(self._n_codebooks)
+        self._stream.write(self._segment.push(piece.codes))
+        self._frames += piece.codes.shape[1]
 
     def finish(self, audio_length: int) -> Header:
         """Ends the payload and returns the header that belongs before it.
 
         Raises ValueError if the pieces do not make up `audio_length` samples per channel.
         """
-        self._emit(self._packer.flush())
-        header = Header(self._layout.name, audio_length, self._n_codebooks)
+        self._end_segment()
+        lm = self._coder is not None
+        header = Header(self._layout.name, audio_length, self._n_codebooks, lm)
         expected = payload_size(self._layout, header)
         if self._size != expected:
             raise ValueError(
@@ -218,25 +240,33 @@ class PieceWriter:
             )
         return header
 
-    def _emit(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._size += len(data)
+    def _end_segment(self) -> None:
+        if self._segment is not None:
+            self._stream.write(self._segment.flush())
+            self._size += _packed_size(self._layout, self._n_codebooks, self._frames)
+        self._segment, self._frames = None, 0
 
 
 class Reader:
-    """Reads the codes of a file of packed codes, whose header was read, in pieces of bounded size.
+    """Reads the codes of a file, whose header was read, in pieces of bounded size.
 
     Checks at once that the header suits the model (ValueError; UnsupportedFileError for a file that
-    was written with a language model) and, if the stream can be sought, that it is long enough
-    (EOFError). Memory is bounded by what the stream holds, whatever its header promises. Version 0
-    has no checksums: `damaged` and `lost` are for the other one's sake.
+    was written with a language model where there is no `coder`) and, if codes are packed and the
+    stream can be sought, that it is long enough (EOFError). Memory is bounded by what the stream
+    holds, whatever its header promises. Version 0 has no checksums: `damaged` and `lost` are for
+    the other one's sake.
     """
 
     damaged = False
     start = "exact"
 
     def __init__(
-        self, stream: IO[bytes], header: Header, layout: Layout, name: str = "<stream>"
+        self,
+        stream: IO[bytes],
+        header: Header,
+        layout: Layout,
+        name: str = "<stream>",
+        coder: SegmentCoder | None = None,
     ) -> None:
         self.header = header
         self.audio_length = header.audio_length
@@ -244,23 +274,29 @@ class Reader:
         self._stream = stream
         self._layout = layout
         self._name = name
+        self._coder = coder if header.language_model else None
         if header.model != layout.name:
             found = shown_model(header.model)
             raise ValueError(f"{name}: written by model {found}, not {layout.name}")
-        if header.language_model:
+        if header.language_model and coder is None:
             raise UnsupportedFileError(
-                f"{name}: written with a language model, which this version cannot read yet"
+                f"{name}: written with a language model: reading it needs"
+                " Codec.load(..., lm_checkpoint=...) and `pip install 'encodec-fast[torch]'`"
             )
-        left = _bytes_left(stream) if stream.seekable() else None
-        check_payload(layout, header, left, name)
+        seekable = stream.seekable() and not header.language_model
+        check_payload(layout, header, _bytes_left(stream) if seekable else None, name)
 
     def pieces(self, first: int = 0) -> tuple[int, Iterator[Piece]]:
         """0, whatever `first` is, and the pieces of the whole file; call it once.
 
         A segmented model gives one piece per segment, any other model pieces of up to 600 frames.
         While iterating: EOFError at a premature end, ValueError for a scale that is negative or not
-        finite. Bytes after the last one are ignored.
+        finite, and for codes that a language model cannot read. Bytes after the last one are
+        ignored.
         """
+        if self._coder is not None:
+            # Nothing but decoding tells how long a segment is, so more is read and given back.
+            self._stream = io.BytesIO(b"".join(iter(lambda: self._stream.read(1 << 20), b"")))
         return 0, self._read_segments()
 
     def _read_segments(self) -> Iterator[Piece]:
@@ -274,19 +310,18 @@ class Reader:
             yield from self._read_segment(frames, frames)
 
     def _read_segment(self, frames: int, step: int) -> Iterator[Piece]:
-        layout, scale = self._layout, None
-        if layout.normalize:
-            (value,) = _SCALE.unpack(_read_exactly(self._stream, _SCALE.size, self._name))
+        scale = None
+        if self._layout.normalize:
+            (value,) = _SCALE.unpack(read_exactly(self._stream, _SCALE.size, self._name))
             scale = _checked_scale(value, self._name)
         rows = self.header.n_codebooks
-        for first in range(0, frames, step):
-            count = min(step, frames - first)
-            size = -(-count * rows * layout.codebook_bits // 8)
-            data = _read_exactly(self._stream, size, self._name)
-            # Every piece starts on a byte; what padding bits add at the end is cut off.
-            values = BitUnpacker(layout.codebook_bits).push(data)[: count * rows]
-            codes = np.ascontiguousarray(values.reshape(count, rows).T)
-            yield Piece(codes, scale, start=first == 0)
+        if self._coder is None:
+            bits = self._layout.codebook_bits
+            parts = packed_codes(self._stream, rows, frames, step, bits, self._name)
+        else:
+            parts = coded_codes(self._stream, rows, frames, step, self._coder, self._name)
+        for number, codes in enumerate(parts):
+            yield Piece(codes, scale, start=number == 0)
 
 
 def _frames(layout: Layout, samples: int) -> int:
@@ -294,7 +329,11 @@ def _frames(layout: Layout, samples: int) -> int:
 
 
 def _segment_size(layout: Layout, n_codebooks: int, samples: int) -> int:
-    bits = _frames(layout, samples) * n_codebooks * layout.codebook_bits
+    return _packed_size(layout, n_codebooks, _frames(layout, samples))
+
+
+def _packed_size(layout: Layout, n_codebooks: int, frames: int) -> int:
+    bits = frames * n_codebooks * layout.codebook_bits
     return -(-bits // 8) + (_SCALE.size if layout.normalize else 0)
 
 
@@ -309,13 +348,3 @@ def _bytes_left(stream: IO[bytes]) -> int:
     end = stream.seek(0, 2)
     stream.seek(here)
     return end - here
-
-
-def _read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = stream.read(size - len(data))
-        if not more:
-            raise EOFError(f"{name}: truncated ({size - len(data)} more bytes expected)")
-        data += more
-    return data

@@ -118,11 +118,11 @@ class RangeEncoder:
         """
         given = _Model(model, np.uint32)
         array = given.symbols(symbols)
-        if given.probabilities is None:
-            self._coder.push_starts(array, given.sums)
-        elif given.shared:
-            self._coder.push_starts(array, _native.cdf_starts(given.probabilities))
+        starts = _starts(given)
+        if starts is not None:
+            self._coder.push_starts(array, starts)
         else:
+            assert given.probabilities is not None
             self._coder.push_probabilities(array, given.probabilities)
 
     def flush(self) -> bytes:
@@ -155,12 +155,12 @@ class RangeDecoder:
         """
         given = _Model(model, np.uint32)
         total = given.count(count)
+        starts = _starts(given)
         symbols: CodeArray
-        if given.probabilities is None:
-            symbols = self._coder.pull_starts(given.sums, total)
-        elif given.shared:
-            symbols = self._coder.pull_starts(_native.cdf_starts(given.probabilities), total)
+        if starts is not None:
+            symbols = self._coder.pull_starts(starts, total)
         else:
+            assert given.probabilities is not None
             symbols = self._coder.pull_probabilities(given.probabilities)
         return symbols
 
@@ -209,6 +209,13 @@ class ArithmeticDecoder:
         if len(symbols) != total:
             raise EOFError(f"data: truncated ({len(symbols)} of {total} symbols)")
         return symbols
+
+
+def _starts(model: _Model[np.uint32]) -> npt.NDArray[np.uint32] | None:
+    """Sums of intervals; None where each symbol has probabilities: then only its own are needed."""
+    if model.probabilities is not None and model.shared:
+        return _native.cdf_starts(model.probabilities)
+    return model.sums
 
 
 def _reference_sums(model: _Model[np.int64]) -> npt.NDArray[np.int64]:

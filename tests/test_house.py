@@ -33,6 +33,7 @@ TIERS = {
     "streaming": 5,
     "blocks": 6,
     "many": 6,
+    "segment_codes": 6,
     "codes": 7,
     "ecdc": 7,
     "audio": 7,
@@ -59,10 +60,11 @@ TIERS = {
 }
 # The wing that imports torch; `models` knows the file formats and nothing else of the base.
 TORCH_WING = ("models", "training", "integrations")
-MODELS_MAY_IMPORT = {"program", "entropy_model"}
+MODELS_MAY_IMPORT = {"_native", "program", "entropy", "entropy_model"}
 # Upward, and only inside functions: what is loaded when it is needed.
 DEFERRED = {
     "codec": {"models.checkpoints", "models.export", "audio", "files"},
+    "segment_codes": {"models.lm_coder"},
     "cli_models": {"models.checkpoints", "models.export"},
     "models": set(),
     "training": {"codec", "models.export"},

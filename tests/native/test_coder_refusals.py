@@ -22,7 +22,7 @@ INVALID = {
     "not a number": lambda p: p.__setitem__(5, np.nan),
     "infinite": lambda p: p.__setitem__(5, np.inf),
     "negative": lambda p: p.__setitem__(5, -0.25),
-    "barely negative": lambda p: p.__setitem__(5, -1e-45),
+    "barely negative": lambda p: p.view(np.uint32).__setitem__(5, 0x80000001),
     "above one": lambda p: (
         p.fill(0.0),
         p.__setitem__(5, np.nextafter(np.float32(1), np.float32(2))),
