@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="version of the file; 0: the reference's, without checksums (default: 1)",
     )
+    _add_lm_checkpoint(command)
     _add_threads(command)
 
     command = add_command(commands, "decompress", _decompress, ".ecdc file to audio file")
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --start: decode all before it, too, for the very samples of the whole file",
     )
     _add_strict(command)
+    _add_lm_checkpoint(command)
     _add_threads(command)
     _add_audio_out(command)
 
@@ -120,6 +122,15 @@ def _add_entropy(command: argparse.ArgumentParser) -> None:
         default="none",
         help="none: packed bits; static: a table per codebook; lm: a language model, smallest "
         "(default: none)",
+    )
+
+
+def _add_lm_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lm-checkpoint",
+        metavar="LM",
+        help="for the reference's container with a language model: Meta's file or its name "
+        "(needs encodec-fast[torch])",
     )
 
 
@@ -186,7 +197,7 @@ def _compress(args: argparse.Namespace) -> None:
         )
     with progress_bar() as progress:
         files.compress_file(
-            Codec.load(args.model, threads=args.threads),
+            Codec.load(args.model, threads=args.threads, lm_checkpoint=args.lm_checkpoint),
             _source(args),
             target,
             bandwidth=args.bandwidth,
@@ -207,6 +218,7 @@ def _decompress(args: argparse.Namespace) -> None:
             duration=args.duration,
             exact=args.exact,
             strict=args.strict,
+            lm_checkpoint=args.lm_checkpoint,
             encoding="float32" if args.float else "pcm16",
             rescale=args.rescale,
             overwrite=args.force,

@@ -30,6 +30,15 @@ def add_models(commands: Any) -> None:
         help="how weights are stored; bf16: also in memory, for live streams (default: float32)",
     )
     action.add_argument("-f", "--force", action="store_true", help="replace an existing model")
+    action = add_command(
+        actions, "import-lm", _import_lm, "convert a model's language model, for --entropy lm"
+    )
+    action.add_argument("input", metavar="CHECKPOINT", help="Meta's file, or its name")
+    action.add_argument("--model", help="whose it is; default: found from the file's name")
+    action.add_argument(
+        "--weights", choices=("float32", "bf16"), default="float32", help="default: float32"
+    )
+    action.add_argument("-f", "--force", action="store_true", help="replace an existing one")
 
 
 def _list_models(args: argparse.Namespace) -> None:
@@ -72,6 +81,24 @@ def _import_model(args: argparse.Namespace) -> None:
     with OutputFile(_model_path(model.config.name), args.force) as output:
         export_model(model, output.path, {"bf16": "bfloat16"}.get(args.weights, args.weights))
     print(f"imported {model.config.name}")
+
+
+def _import_lm(args: argparse.Namespace) -> None:
+    try:
+        from encodec_fast.models.checkpoints import load_language_model
+        from encodec_fast.models.entropy_export import export_entropy_model
+    except ImportError as error:
+        raise ValueError(
+            f"importing a checkpoint needs `pip install 'encodec-fast[torch]'` ({error})"
+        ) from None
+    lm = load_language_model(args.input, args.model)
+    name = lm.config.name
+    store.models_dir().mkdir(parents=True, exist_ok=True)
+    target = store.models_dir() / (store.check_name(name) + store.ENTROPY_SUFFIX)
+    dtype = {"bf16": "bfloat16"}.get(args.weights, args.weights)
+    with OutputFile(target, args.force) as output:
+        export_entropy_model(name, lm, None, output.path, dtype)
+    print(f"imported the language model of {name}")
 
 
 def _model_path(name: str) -> Path:

@@ -84,6 +84,7 @@ def decompress_file(
     duration: float | None = None,
     exact: bool = False,
     strict: bool = False,
+    lm_checkpoint: str | os.PathLike[str] | None = None,
     encoding: Encoding = "pcm16",
     rescale: bool = False,
     overwrite: bool = False,
@@ -94,7 +95,8 @@ def decompress_file(
 
     model: a codec, a model's name or a program file; None takes the model that the file names.
     start, duration: the range to decode, in seconds; exact: as in the decode of the whole file,
-    whatever it costs. encoding, rescale: see `AudioWriter`. The target appears complete or not at
+    whatever it costs. lm_checkpoint: see Codec.load, where `model` is no codec. encoding, rescale:
+    see `AudioWriter`. The target appears complete or not at
     all. A damaged version 1 file is decoded as far as it survives, with silence for what is lost,
     a DamageWarning and `lost` in the result; `strict` refuses it. Raises ValueError for a file that
     is damaged (version 0, `strict`, or nothing survives), foreign or from an unknown model and for
@@ -107,7 +109,10 @@ def decompress_file(
         header = container.read_header(stream, name)
         if model is None:
             model = store.find_model(container.model_name(header))
-        codec = model if isinstance(model, Codec) else Codec.load(model, threads=threads)
+        if isinstance(model, Codec):
+            codec = model
+        else:
+            codec = Codec.load(model, threads=threads, lm_checkpoint=lm_checkpoint)
         recording = codec.open_recording(stream, header, name)
         blocks = decoding.decoded(
             codec.program,

@@ -436,7 +436,6 @@ def test_reference_lines_that_fail(
     assert reference.main(["a.wav"]) == 0
     main = reference.main
     assert "a.ecdc exists already" in error("a.wav", main=main)
-    assert "language model" in error("-l", "-f", "a.wav", main=main)
     assert "3, 6, 12, 24" in error("-q", "-b", "1.5", "-f", "a.wav", main=main)
     assert ".wav" in error("a.wav", "a.mp3", main=main)
     assert "absent.wav" in error("absent.wav", main=main)

@@ -65,7 +65,7 @@ MODELS_MAY_IMPORT = {"_native", "program", "entropy", "entropy_model"}
 DEFERRED = {
     "codec": {"models.checkpoints", "models.export", "audio", "files"},
     "segment_codes": {"models.lm_coder"},
-    "cli_models": {"models.checkpoints", "models.export"},
+    "cli_models": {"models.checkpoints", "models.export", "models.entropy_export"},
     "models": set(),
     "training": {"codec", "models.export"},
 }

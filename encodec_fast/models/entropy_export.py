@@ -75,7 +75,7 @@ def _sizes(lm: LanguageModel) -> dict[str, int]:
     transformer = lm.transformer
     (dim,) = transformer.norm_in.weight.shape
     layers = [layer for layer in transformer.layers if isinstance(layer, TransformerLayer)]
-    heads = {layer.self_attn.heads for layer in layers}
+    heads = {layer.self_attn.num_heads for layer in layers}
     if len(heads) != 1:
         raise ValueError(f"lm: expected layers of the same heads, found {sorted(heads)}")
     return {"dim": dim, "heads": heads.pop(), "layers": len(layers), "past": transformer.reach}
