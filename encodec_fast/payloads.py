@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -97,9 +97,10 @@ class _Predicted:
         while lanes := [i for i in lanes if len(results[i]) < len(runs[i].chunks)]:
             chunks = [runs[i].chunks[len(results[i])] for i in lanes]
             payloads = [chunk.payload for chunk in chunks]
-            decoded = self._coder.decode(lanes, payloads, [chunk.frames for chunk in chunks])
+            frames = [chunk.frames for chunk in chunks]
+            decoded = self._coder.decode(lanes, payloads, frames)
             for lane, codes in zip(lanes, decoded, strict=True):
-                results[lane].append(codes)
+                results[lane].append(cast("CodeArray | None", codes))
                 if codes is None:  # behind it nothing of the run can be known
                     missing = len(runs[lane].chunks) - len(results[lane])
                     results[lane] += [None] * missing

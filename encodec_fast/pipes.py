@@ -51,7 +51,7 @@ def encode_pipe(
     converter = Converter(rate, codec.sample_rate, count, codec.channels)
     blocks = _pcm_blocks(source, dtype, count)
     writer = open_writer(target)
-    length = 0  # samples per channel
+    length: int = 0
     with codec.block_encoder(n_q, start, live=True) as encoder:
         for block in blocks:
             audio = converter.push(block)
