@@ -109,6 +109,7 @@ std::vector<nb::bytes> encode(SharedLmCoder& self, const std::vector<int64_t>& s
     data = self.coder.encode(all);
   }
   std::vector<nb::bytes> result;
+  result.reserve(data.size());
   for (const std::vector<uint8_t>& d : data) result.emplace_back(d.data(), d.size());
   return result;
 }

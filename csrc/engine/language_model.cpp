@@ -56,7 +56,8 @@ LanguageModel::LanguageModel(int64_t dim, int64_t heads, int64_t past, int64_t e
   require_in("entries", entries, 2, 65536);
   check("norm_in", norm_);
   const FloatControl control;
-  scale_ = 1.0f / std::sqrt(static_cast<float>(dim / heads));
+  const int64_t head_dim = dim / heads;
+  scale_ = 1.0f / std::sqrt(static_cast<float>(head_dim));
   for (int64_t i = 0; i < dim / 2; ++i) rates_.push_back(rate(i, dim / 2 - 1));
 }
 

@@ -28,6 +28,7 @@ void require_in(const char* name, int64_t value, int64_t low, int64_t high) {
 template <typename T>
 std::vector<int64_t> lanes_of(const std::vector<T>& streams) {
   std::vector<int64_t> lanes;
+  lanes.reserve(streams.size());
   for (const T& s : streams) lanes.push_back(s.lane);
   return lanes;
 }
@@ -155,6 +156,7 @@ void LmCoder::decode(std::vector<LmPayload>& streams) {
   open(lanes_of(streams));
   const FloatControl control;
   std::vector<Reading> active;
+  active.reserve(streams.size());
   for (LmPayload& s : streams) active.push_back({&s, RangeDecoder(s.data.data(), s.data.size())});
   for (int64_t step = 0;; ++step) {
     const auto ended = [&](const Reading& r) {

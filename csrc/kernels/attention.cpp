@@ -122,9 +122,14 @@ class Group {
     for (int r = 0; r < R; ++r) {
       float* const out = out_ + (row + r) * g.heads * g.head_dim + c;
       const Vec sum = broadcast(sums_[row + r]);
-      int64_t i = 0;
-      for (; i + kLanes <= width; i += kLanes) store(out + i, load(acc[r] + i) / sum);
-      if (i < width) store_part(out + i, load(acc[r] + i) / sum, width - i);
+      for (int64_t i = 0; i < P * kPanel; i += kLanes) {
+        const Vec y = load(acc[r] + i) / sum;
+        if (i + kLanes <= width) {
+          store(out + i, y);
+        } else if (i < width) {
+          store_part(out + i, y, width - i);
+        }
+      }
     }
   }
 
