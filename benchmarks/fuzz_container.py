@@ -128,7 +128,7 @@ def with_checksums(data: bytes) -> bytes:
     while at < len(out) and out[at] in (0xC0, 0xC1, 0xCE):
         begin, values = at, []
         at += 1
-        for _ in range({0xC0: 2, 0xC1: 3, 0xCE: 3}[out[begin]]):
+        for _ in range({0xC0: 2, 0xC1: 3, 0xCE: 2}[out[begin]]):
             value = shift = 0
             while at < len(out):
                 value |= (out[at] & 127) << shift
@@ -139,16 +139,14 @@ def with_checksums(data: bytes) -> bytes:
             values.append(value)
         if at + 4 > len(out):
             break
-        chunk = out[begin] != 0xCE
-        size = min(values[1] if chunk else values[2], len(out))
-        crc = crc32c(bytes(out[begin:at]), seed)
-        if chunk:
-            crc = crc32c(bytes(out[at + 4 : at + 4 + size]), crc)
+        if out[begin] == 0xCE:  # its index and its size are what they are
+            at = max(at, len(out) - 7)
+            out[at : at + 4] = crc32c(bytes(out[begin:at]), seed).to_bytes(4, "little")
+            break
+        size = min(values[1], len(out))
+        crc = crc32c(bytes(out[at + 4 : at + 4 + size]), crc32c(bytes(out[begin:at]), seed))
         out[at : at + 4] = crc.to_bytes(4, "little")
         at += 4 + size
-        if not chunk and at + 8 <= len(out):
-            out[at : at + 4] = crc32c(bytes(out[at - size : at]), seed).to_bytes(4, "little")
-            break
     return bytes(out)
 
 

@@ -94,8 +94,7 @@ class Header:
             "nc": self.n_codebooks,
             "c": self.chunk_frames,
             "k": None if self.key_chunks == 1 else self.key_chunks,
-            "e": None if self.entropy == "none" else self.entropy,
-            "eh": self.entropy_hash or None,
+            self.entropy: self.entropy_hash or None,
             "s": None if self.start == "exact" else self.start,
             "meta": self.metadata or None,
         }
@@ -154,6 +153,7 @@ def _opened(data: bytes, size: int, name: str, *, damaged: bool) -> Opened:
     text = data[PREFIX.size : size - CRC.size]
     try:
         pairs = json.loads(text)
+        entropy, entropy_hash = _entropy(pairs)
         header = Header(
             model=pairs["m"],
             model_hash=pairs["h"],
@@ -162,8 +162,8 @@ def _opened(data: bytes, size: int, name: str, *, damaged: bool) -> Opened:
             n_codebooks=pairs["nc"],
             chunk_frames=pairs["c"],
             key_chunks=pairs.get("k", 1),
-            entropy=pairs.get("e", "none"),
-            entropy_hash=pairs.get("eh", ""),
+            entropy=entropy,
+            entropy_hash=entropy_hash,
             start=pairs.get("s", "exact"),
             metadata=pairs.get("meta", {}),
         )
@@ -173,6 +173,14 @@ def _opened(data: bytes, size: int, name: str, *, damaged: bool) -> Opened:
         raise ValueError(f"{name}: damaged header ({error})") from None
     (seed,) = CRC.unpack(data[size - CRC.size : size])
     return Opened(header, size, seed, data[size:], damaged)
+
+
+def _entropy(pairs: dict[str, Any]) -> tuple[str, Any]:
+    """Entropy mode and the hash of its model: the mode is the key."""
+    found = [(mode, pairs[mode]) for mode in ENTROPIES[1:] if mode in pairs]
+    if len(found) > 1:
+        raise ValueError("more than one entropy mode")
+    return found[0] if found else ("none", "")
 
 
 def _read_up_to(stream: IO[bytes], size: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import IO, NamedTuple
 
 from encodec_fast._native import crc32c
@@ -23,7 +24,7 @@ _MAX_VARINT = 7  # bytes
 # cost a time that is linear in their size.
 _SEARCH_EFFORT = 1024
 _MAX_EFFORT = 1 << 26
-_MAX_INDEX = 1 << 24  # bytes
+_SIZE_BYTES = 3
 
 
 class Chunk(NamedTuple):
@@ -87,15 +88,13 @@ class ChunkWriter:
         return self._number % self._header.key_chunks == 0
 
     def finish(self, audio_length: int) -> None:
-        """Appends the end record and the index of a recording of so many samples per channel."""
-        if self._interval:
-            self._close_interval()
-        record = bytes([_END]) + _varint(self._number) + _varint(audio_length)
-        record += _varint(len(self._index))
+        """Appends the end record of a recording of so many samples per channel."""
+        record = bytes([_END]) + _varint(self._number) + _varint(audio_length) + self._index
         record += CRC.pack(crc32c(record, self._seed))
-        index = bytes(self._index)
-        tail = index + CRC.pack(crc32c(index, self._seed))
-        self._stream.write(record + tail + CRC.pack(len(record) + len(tail) + CRC.size))
+        size = len(record) + _SIZE_BYTES
+        # A size that does not fit is left out: such a file is read from its start.
+        size = 0 if size >> (8 * _SIZE_BYTES) else size
+        self._stream.write(record + size.to_bytes(_SIZE_BYTES, "little"))
 
     def _close_interval(self) -> None:
         self._index += _varint(self._interval)
@@ -153,7 +152,7 @@ class ChunkReader:
         flag = self._buffer[0]
         if flag == _END:
             found = self.end_record()
-            return found if found and self._follows(found[0].chunks) else None
+            return (found[0], found[2]) if found else None
         if flag not in (_FULL, _SHORT):
             return None
         number, at = self.varint(1)
@@ -180,16 +179,24 @@ class ChunkReader:
     def _follows(self, number: int) -> bool:
         return self._expected <= number <= self._expected + self.max_gap
 
-    def end_record(self) -> tuple[End, int] | None:
-        """The end record at the start of the buffer and its size without the index."""
+    def end_record(self) -> tuple[End, list[int], int] | None:
+        """The end record at the start of the buffer, the bytes of every key interval but the last,
+        and where it ends."""
         chunks, at = self.varint(1)
         audio_length, at = self.varint(at)
-        index_size, at = self.varint(at)
-        if min(chunks, audio_length, index_size) < 0 or not self._has(at + CRC.size - 1):
+        if audio_length < 0 or not self._follows(chunks):
+            return None
+        sizes = []
+        for _ in range(1, -(-chunks // self._header.key_chunks)):
+            size, at = self.varint(at)
+            if size < 0:
+                return None
+            sizes.append(size)
+        if not self._has(at + CRC.size - 1):
             return None
         if CRC.unpack_from(self._buffer, at)[0] != crc32c(bytes(self._buffer[:at]), self._seed):
             return None
-        return End(chunks, audio_length), at + CRC.size
+        return End(chunks, audio_length), sizes, at + CRC.size
 
     def varint(self, at: int) -> tuple[int, int]:
         """The number at an offset of the buffer (-1: none) and where it ends."""
@@ -224,32 +231,24 @@ def read_index(stream: IO[bytes], opened: Opened, hop: int) -> Index | None:
 
 def _read_index(stream: IO[bytes], opened: Opened, hop: int, first: int) -> Index | None:
     length = stream.seek(0, 2)
-    if length < first + CRC.size:
+    if length < first + _SIZE_BYTES:
         return None
-    stream.seek(length - CRC.size)
-    (size,) = CRC.unpack(stream.read(CRC.size))
-    if not 0 < size <= min(length - first, _MAX_INDEX):
+    stream.seek(length - _SIZE_BYTES)
+    size = int.from_bytes(stream.read(_SIZE_BYTES), "little")
+    if not _SIZE_BYTES < size <= length - first:
         return None
     stream.seek(length - size)
-    data = stream.read(size - CRC.size)
+    data = stream.read(size - _SIZE_BYTES)
     reader = ChunkReader(io.BytesIO(data), opened._replace(rest=b""), hop)
-    found = reader.end_record() if data[:1] == bytes([_END]) else None
-    if found is None:
+    reader.max_gap = len(data) * opened.header.key_chunks
+    found = reader.end_record() if data[0] == _END else None
+    if found is None or found[2] != len(data):
         return None
-    end, position = found
-    index = data[position:]
-    if len(index) < CRC.size or CRC.unpack(index[-4:])[0] != crc32c(index[:-4], opened.seed):
+    end, sizes, _ = found
+    offsets = list(accumulate(sizes, initial=first)) if end.chunks else []
+    if (offsets[-1] if offsets else first) > length - size:
         return None
-    intervals = -(-end.chunks // opened.header.key_chunks)
-    offsets = [first]
-    while position < len(data) - CRC.size:
-        value, position = reader.varint(position)
-        if value < 0 or len(offsets) > intervals:
-            return None
-        offsets.append(offsets[-1] + value)
-    if len(offsets) != intervals + 1 or offsets[-1] != length - size:
-        return None
-    return Index(end, offsets[:-1])
+    return Index(end, offsets)
 
 
 def _varint(value: int) -> bytes:

@@ -105,13 +105,11 @@ def parse(data: bytes) -> tuple[dict[str, Any], list[Chunk], int]:
         chunks.append(Chunk(number, frames, payload))
     begin = at
     at += 1
-    count, samples, index_size = varint(), varint(), varint()
-    checked(begin)
-    index = at
+    count, samples = varint(), varint()
     assert count == len(chunks)
-    assert [varint() for _ in sizes] == sizes and at == index + index_size
-    checked(index)
-    assert struct.unpack("<I", data[at:])[0] == len(data) - begin
+    assert [varint() for _ in sizes[1:]] == sizes[:-1]
+    checked(begin)
+    assert int.from_bytes(data[at:], "little") == len(data) - begin and len(data) == at + 3
     return header, chunks, samples
 
 
@@ -152,10 +150,13 @@ class Decoder:
 def test_a_reader_written_from_the_page(name: str) -> None:
     kind, _, mode = name.partition(".")
     header, chunks, samples = parse((FOLDER / f"{name}.ecdc").read_bytes())
-    assert samples == 1000 and header.get("e", "none") == mode
+    assert samples == 1000 and (mode == "none" or mode in header)
     path = FOLDER / f"tiny_{kind}.safetensors"
     assert header["h"] == hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    model = EntropyModel.load(FOLDER / f"tiny_{kind}.entropy.safetensors")
+    path = FOLDER / f"tiny_{kind}.entropy.safetensors"
+    if mode != "none":
+        assert header[mode] == hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    model = EntropyModel.load(path)
     n_q = header["nc"]
     codes: list[list[int]] = [[] for _ in range(n_q)]
     scales = []
