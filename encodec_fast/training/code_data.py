@@ -25,23 +25,29 @@ FROM_START = 0.25  # share of the sequences that begin where their recording doe
 
 
 class TrainingCodes(NamedTuple):
-    """Codes uint16 [K, frames] per recording, for training (all copies) and for validation."""
+    """Codes uint16 [K, frames] per recording: for training, by kind of sound, as recorded and
+    varied; and for validation."""
 
-    train: list[Codes]
+    plain: dict[str, list[Codes]]
+    varied: dict[str, list[Codes]]
     held_out: list[Codes]
 
 
 def load_codes(audio: Path, folder: Path, codec: Codec, copies: int, seed: int) -> TrainingCodes:
-    """The codes of the training recordings under `audio`, made where `folder` lacks them.
+    """The codes of the training recordings under `audio`, made where `folder`, the run's, lacks
+    them: as they are, and `copies` times changed at random (see `vary`).
 
-    Copy 0 has the recordings as they are; in each of the `copies` they are changed at random (see
-    `vary`). Recordings cut from the same original are held out together, and never varied or
-    mixed. Raises ValueError for fewer than 0 copies and a folder whose codes are other
+    Recordings cut from the same original are held out together, and never varied or mixed. Raises
+    ValueError for fewer than 0 copies, fewer than two originals and a folder whose codes are other
     recordings', and whatever reading the recordings raises.
     """
     if copies < 0:
         raise ValueError(f"copies: expected at least 0, found {copies}")
-    held = held_out([path for path, _ in select(audio)])
+    selected = list(select(audio))
+    held = held_out([path for path, _ in selected])
+    kinds = [kind for (_, kind), out in zip(selected, held, strict=True) if not out]
+    if not kinds:
+        raise ValueError(f"{audio}: expected at least two originals, one is for validation")
     cache = folder / f"train_{codec.sample_rate}.s16"
     if not cache.exists():
         build_cache(audio, cache, codec.sample_rate)
@@ -49,15 +55,25 @@ def load_codes(audio: Path, folder: Path, codec: Codec, copies: int, seed: int) 
     if len(recordings) != len(held):
         raise ValueError(f"{cache}: expected {len(held)} recordings, found {len(recordings)}")
     usable = [recording for recording, out in zip(recordings, held, strict=True) if not out]
-    if not usable:
-        raise ValueError(f"{audio}: expected at least two originals, one is for validation")
-    plain = _stored(folder / "codes_0.npz", codec, recordings, len(recordings))
-    train = [codes for codes, out in zip(plain, held, strict=True) if not out]
+    stored = _stored(folder / "codes_0.npz", codec, recordings, len(recordings))
+    plain = [codes for codes, out in zip(stored, held, strict=True) if not out]
+    varied: list[Codes] = []
     for number in range(1, copies + 1):
         random = np.random.default_rng([seed, number])
-        varied = (vary(recording, usable, codec.hop, random) for recording in usable)
-        train += _stored(folder / f"codes_{number}.npz", codec, varied, len(usable))
-    return TrainingCodes(train, [codes for codes, out in zip(plain, held, strict=True) if out])
+        waves = (vary(recording, usable, codec.hop, random) for recording in usable)
+        varied += _stored(folder / f"codes_{number}.npz", codec, waves, len(usable))
+    return TrainingCodes(
+        _by_kind(plain, kinds),
+        _by_kind(varied, kinds * copies),
+        [codes for codes, out in zip(stored, held, strict=True) if out],
+    )
+
+
+def _by_kind(codes: list[Codes], kinds: list[str]) -> dict[str, list[Codes]]:
+    found: dict[str, list[Codes]] = {kind: [] for kind in dict.fromkeys(kinds)}
+    for part, kind in zip(codes, kinds, strict=True):
+        found[kind].append(part)
+    return found
 
 
 def held_out(paths: Sequence[Path]) -> list[bool]:
@@ -86,7 +102,7 @@ def vary(recording: Int16, others: list[Int16], hop: int, random: np.random.Gene
     if random.random() < 0.25:
         other = others[random.integers(len(others))].astype(np.float32)
         wave = wave + random.uniform(0.2, 1) * np.resize(other, len(wave)).astype(np.float32)
-    wave = wave[random.integers(hop) % len(wave) :]
+    wave = wave[random.integers(min(hop, len(wave))) :]
     gain = min(10 ** (random.uniform(-12, 6) / 20), 32767 / max(float(np.abs(wave).max()), 1.0))
     varied: Int16 = np.rint(wave * (gain * random.choice([-1, 1]))).astype(np.int16)
     return varied
@@ -114,19 +130,24 @@ def _stored(path: Path, codec: Codec, waves: Iterable[Int16], count: int) -> lis
 
 
 class CodeSequences:
-    """Random sequences of `length` frames out of coded recordings, drawn by their length."""
+    """Random sequences of `length` frames out of coded recordings, by kind of sound.
 
-    def __init__(self, codes: Sequence[Codes], length: int, seed: int) -> None:
-        self._codes = [part for part in codes if part.shape[1]]
-        if not self._codes:
-            raise ValueError("codes: expected at least one recording with frames")
+    Each kind is drawn equally often, its recordings in proportion to their length.
+    """
+
+    def __init__(self, codes: dict[str, list[Codes]], length: int, seed: int) -> None:
+        self._kinds = [[part for part in parts if part.shape[1]] for parts in codes.values()]
+        if not self._kinds or not all(self._kinds):
+            raise ValueError("codes: expected at least one recording with frames of each kind")
         self._length = length
         self._random = np.random.default_rng(seed)
-        frames = np.array([part.shape[1] for part in self._codes], np.float64)
-        self._weights = frames / frames.sum()
+        frames = [np.array([part.shape[1] for part in parts], float) for parts in self._kinds]
+        self._weights = [counts / counts.sum() for counts in frames]
 
     def _sequence(self) -> NDArray[np.int64]:
-        codes = self._codes[self._random.choice(len(self._codes), p=self._weights)]
+        kind = self._random.integers(len(self._kinds))
+        parts = self._kinds[kind]
+        codes = parts[self._random.choice(len(parts), p=self._weights[kind])]
         start = 0
         if self._random.random() >= FROM_START:
             start = int(self._random.integers(max(1, codes.shape[1] - self._length + 1)))

@@ -31,7 +31,7 @@ from encodec_fast.models.lm import LanguageModel
 from encodec_fast.store import find_program
 from encodec_fast.training.code_data import ENDED, CodeSequences, TrainingCodes, load_codes
 from encodec_fast.training.code_length import as_shipped, model_bits, shifted
-from encodec_fast.training.static_tables import count_codes, table_widths
+from encodec_fast.training.static_tables import balanced, count_codes, table_widths
 
 POSITIONS = 60.0  # seconds: random offsets of the positions go so far
 
@@ -45,19 +45,19 @@ class Settings:
     codec: str = "nano_24khz"
     minutes: float = 45.0
     steps: int = 0
-    copies: int = 8
+    copies: int = 6
     dim: int = 72
-    heads: int = 4
+    heads: int = 3
     layers: int = 5
     batch: int = 8
     seconds: float = 5.0
-    lr: float = 2e-3
-    warmup: int = 200
+    lr: float = 5e-3
+    warmup: int = 150
     weight_decay: float = 0.01
     dropout: float = 0.0
-    average_decay: float = 0.999
+    average_decay: float = 0.995
     clip: float = 1.0
-    check_minutes: float = 2.0
+    check_minutes: float = 3.0
     threads: int = 1
     seed: int = 2024
     resume: bool = False
@@ -112,10 +112,15 @@ class LmTrainer:
         self.out = Path(settings.out)
         self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
-        counts = sum(count_codes(part, config.codebook_size) for part in codes.train)
-        self.widths = table_widths(np.asarray(counts))
+        counts = balanced(
+            [
+                count_codes(np.concatenate(parts, axis=1), config.codebook_size)
+                for parts in codes.plain.values()
+            ]
+        )
+        self.widths = table_widths(counts)
         self.model = LanguageModel(config, settings.dim, settings.heads, settings.layers)
-        initialise(self.model, codebooks, np.asarray(counts))
+        initialise(self.model, codebooks, counts)
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         matrices = [value for value in self.model.parameters() if value.ndim > 1]
         vectors = [value for value in self.model.parameters() if value.ndim == 1]
@@ -130,12 +135,17 @@ class LmTrainer:
         if settings.resume and (self.out / "last.pt").exists():
             self.load()
         length = round(settings.seconds * config.frame_rate)
-        self.sequences = CodeSequences(codes.train, length, settings.seed + self.step)
+        train = {kind: parts + codes.varied.get(kind, []) for kind, parts in codes.plain.items()}
+        self.sequences = CodeSequences(train, length, settings.seed + self.step)
         self.random = np.random.default_rng([settings.seed, self.step])
 
     def load(self) -> None:
-        """Take up the run from its last checkpoint."""
+        """Take up the run from its last checkpoint. Raises ValueError for another model's."""
         saved = torch.load(self.out / "last.pt", weights_only=True)
+        for name in ("codec", "dim", "heads", "layers"):
+            expected, found = getattr(self.settings, name), saved["settings"][name]
+            if found != expected:
+                raise ValueError(f"{self.out / 'last.pt'}: expected {name} {expected}, not {found}")
         self.model.load_state_dict(saved["model"])
         self.average = saved["average"]
         self.optimizer.load_state_dict(saved["optimizer"])

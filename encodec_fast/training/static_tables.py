@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,14 @@ TOTAL = 1 << 24  # what the widths of one distribution may add up to
 def count_codes(codes: NDArray[np.uint16], entries: int) -> NDArray[np.int64]:
     """How often each code occurs: codes [K, F] in 0..entries-1 to int64 [K, entries]."""
     return np.stack([np.bincount(row, minlength=entries) for row in codes]).astype(np.int64)
+
+
+def balanced(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The counts [K, entries] of several kinds of sound as one, in which they weigh the same."""
+    total = sum(int(kind[0].sum()) for kind in counts)
+    shares = np.mean([kind / kind.sum(axis=1, keepdims=True) for kind in counts], axis=0)
+    result: NDArray[np.int64] = np.rint(shares * total).astype(np.int64)
+    return result
 
 
 def code_widths(p: NDArray[np.float32], entries: int) -> NDArray[np.int64]:

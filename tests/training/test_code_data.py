@@ -31,9 +31,11 @@ def test_codes_of_training_recordings_alone(
     """Three recordings may be used; the last original is for validation, and has no copies."""
     codes = load_codes(audio, tmp_path, codec, copies=2, seed=1)
     assert [part.shape for part in codes.held_out] == [(16, 38)]
-    assert len(codes.train) == 2 * 3
-    assert all(part.dtype == np.uint16 and part.max() < 1024 for part in codes.train)
-    assert not np.array_equal(codes.train[0], codes.train[2][:, : codes.train[0].shape[1]])
+    assert {kind: len(parts) for kind, parts in codes.plain.items()} == {"speech": 1, "music": 1}
+    assert {kind: len(parts) for kind, parts in codes.varied.items()} == {"speech": 2, "music": 2}
+    (plain,), varied = codes.plain["music"], codes.varied["music"]
+    assert all(part.dtype == np.uint16 and part.max() < 1024 for part in varied)
+    assert not any(np.array_equal(plain[:, :20], part[:, :20]) for part in varied)
 
 
 def test_codes_are_made_once(codec: encodec_fast.Codec, audio: Path, tmp_path: Path) -> None:
@@ -41,8 +43,8 @@ def test_codes_are_made_once(codec: encodec_fast.Codec, audio: Path, tmp_path: P
     times = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("codes_*.npz"))]
     again = load_codes(audio, tmp_path, codec, copies=1, seed=1)
     assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("codes_*.npz"))]
-    for mine, other in zip(first.train, again.train, strict=True):
-        assert np.array_equal(mine, other)
+    assert np.array_equal(first.plain["music"], again.plain["music"])
+    assert np.array_equal(first.varied["music"], again.varied["music"])
 
 
 def test_codes_of_other_recordings_are_refused(
@@ -89,18 +91,25 @@ def test_variations_differ_and_never_clip() -> None:
 
 
 def test_sequences_are_parts_of_recordings() -> None:
-    codes = [np.stack([np.arange(50), np.arange(50) + 100]).astype(np.uint16)]
-    batch = CodeSequences(codes, 20, seed=1).batch(200).numpy()
-    assert batch.shape == (200, 2, 20)
+    """Every kind of sound as often as any other, however little of it there is."""
+    long = np.stack([np.arange(50), np.arange(50) + 100]).astype(np.uint16)
+    codes = {"speech": [long] * 9, "music": [long[:, :30] + 500]}
+    batch = CodeSequences(codes, 20, seed=1).batch(400).numpy()
+    assert batch.shape == (400, 2, 20)
     assert (np.diff(batch, axis=2) == 1).all() and (batch[:, 1] - batch[:, 0] == 100).all()
     starts = batch[:, 0, 0]
-    assert starts.min() == 0 and starts.max() == 30
-    assert (starts == 0).mean() > 0.2
+    assert 0.4 < (starts >= 500).mean() < 0.6
+    speech = starts[starts < 500]
+    assert speech.min() == 0 and speech.max() == 30
+    assert (speech == 0).mean() > 0.2
 
 
 def test_short_recordings_are_filled_up() -> None:
-    codes = [np.zeros((2, 5), np.uint16), np.zeros((2, 0), np.uint16)]
+    codes = {"music": [np.zeros((2, 5), np.uint16), np.zeros((2, 0), np.uint16)]}
     batch = CodeSequences(codes, 8, seed=1).batch(3)
     assert batch[0].tolist() == [[0] * 5 + [ENDED] * 3] * 2
+    codes["speech"] = codes["music"][1:]
+    with pytest.raises(ValueError, match="at least one recording with frames of each kind"):
+        CodeSequences(codes, 8, seed=1)
     with pytest.raises(ValueError, match="at least one recording"):
-        CodeSequences(codes[1:], 8, seed=1)
+        CodeSequences({}, 8, seed=1)

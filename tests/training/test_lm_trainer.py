@@ -40,7 +40,11 @@ def chain(frames: int, seed: int) -> NDArray[np.uint16]:
     return codes
 
 
-CODES = TrainingCodes([chain(90, seed) for seed in range(30)], [chain(80, 100), chain(40, 101)])
+CODES = TrainingCodes(
+    {"speech": [chain(90, seed) for seed in range(10)]},
+    {"speech": [chain(90, seed) for seed in range(10, 30)]},
+    [chain(80, 100), chain(40, 101)],
+)
 CODEBOOKS = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(1))
 
 
@@ -87,7 +91,7 @@ def test_the_file_holds_the_averaged_weights_and_tables(settings: Settings) -> N
     model.load_state_dict(as_shipped(saved["lm"]))
     figures = held_out_bits(model, CODES.held_out)
     assert {key: saved["figures"][key] for key in figures} == figures
-    counts = sum(count_codes(codes, 16) for codes in CODES.train)
+    counts = count_codes(np.concatenate(CODES.plain["speech"], axis=1), 16)
     assert torch.equal(saved["widths"], torch.from_numpy(table_widths(counts)))
 
 
@@ -111,6 +115,12 @@ def test_resume_takes_up_the_state(settings: Settings) -> None:
         assert all(torch.equal(mine[key], other[key]) for key in other)
     second.run()
     assert second.step == 60
+
+
+def test_another_models_run_is_not_taken_up(settings: Settings) -> None:
+    trainer(replace(settings, steps=1)).run()
+    with pytest.raises(ValueError, match=r"last\.pt: expected layers 2, not 1"):
+        trainer(replace(settings, layers=2, resume=True))
 
 
 def test_equal_runs_are_equal(settings: Settings) -> None:

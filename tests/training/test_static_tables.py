@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from encodec_fast.training.static_tables import (
     TOTAL,
+    balanced,
     count_codes,
     interval_widths,
     perplexity,
@@ -43,6 +44,13 @@ def test_cost_of_a_table_is_the_entropy_of_what_it_was_made_of() -> None:
     counts = count_codes(codes, 256)
     spent = (counts * width_bits(table_widths(counts))).sum() / codes.size
     assert spent == pytest.approx(np.log2(perplexity(counts)[0]), abs=2e-3)
+
+
+def test_kinds_of_sound_weigh_the_same() -> None:
+    counts = balanced([np.array([[90, 0]]), np.array([[0, 10]])])
+    assert counts.tolist() == [[50, 50]]
+    widths = interval_widths(np.array([[0.25, 0.75]], np.float32))
+    assert balanced([100 * widths, 3 * widths]).tolist() == (103 * widths).tolist()
 
 
 def test_counts_and_perplexity() -> None:
