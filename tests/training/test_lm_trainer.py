@@ -241,5 +241,5 @@ def test_bad_settings_are_refused(settings: Settings, changes: dict[str, float],
 
 
 def test_every_setting_is_an_option() -> None:
-    parsed = parse_settings(["--audio", "a", "--out", "b", "--dim", "64", "--resume"])
-    assert parsed == Settings(audio="a", out="b", dim=64, resume=True)
+    parsed = parse_settings(["--audio", "a", "--out", "b", "--dim", "66", "--resume"])
+    assert parsed == Settings(audio="a", out="b", dim=66, resume=True)
