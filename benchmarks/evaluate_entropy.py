@@ -20,20 +20,11 @@ from evaluate_models import read, recordings
 from numpy.typing import NDArray
 
 import encodec_fast
-from encodec_fast.models.config import CONFIGS
-from encodec_fast.models.lm import LanguageModel
 from encodec_fast.training.code_length import as_shipped, model_bits
+from encodec_fast.training.lm_trainer import load_trained
 from encodec_fast.training.static_tables import count_codes, perplexity, width_bits
 
 Codes = NDArray[np.uint16]
-
-
-def load_model(checkpoint: Path, name: str) -> tuple[LanguageModel, NDArray[np.int64]]:
-    """The language model as shipped, and the static tables' widths [K, N]."""
-    saved = torch.load(checkpoint, weights_only=True)
-    model = LanguageModel(CONFIGS[name], saved["dim"], saved["heads"], saved["layers"])
-    model.load_state_dict(as_shipped(saved["lm"]))
-    return model.eval(), saved["widths"].numpy()
 
 
 def main() -> None:
@@ -46,7 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     codec = encodec_fast.Codec.load(options.model)
-    model, widths = load_model(options.checkpoint, codec.name)
+    model, widths = load_trained(options.checkpoint)
+    model.load_state_dict(as_shipped(model.state_dict()))
     by_kind: dict[str, list[Codes]] = {"all": []}
     for path, kind in recordings(options.audio, options.limit):
         wave = read(path, codec.sample_rate, codec.channels)

@@ -49,6 +49,17 @@ def model_bits(
     return total
 
 
+def bits_per_code(model: LanguageModel, codes: Sequence[NDArray[np.uint16]]) -> dict[str, float]:
+    """Bits per code of recordings [K, frames] at each bandwidth in kbps."""
+    frames = sum(part.shape[1] for part in codes)
+    figures = {}
+    for bandwidth in model.config.bandwidths:
+        n_q = model.config.n_q(bandwidth)
+        bits = model_bits(model, codes, n_q).sum() / (n_q * frames)
+        figures[f"{bandwidth:g}"] = float(bits)
+    return figures
+
+
 def _key_chunks(codes: Sequence[NDArray[np.uint16]], n_q: int, frames: int) -> Iterator[Tensor]:
     """All key chunks, int64 [B, n_q, T], those of one length together."""
     chunks: dict[int, list[NDArray[np.int64]]] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import pickle
 import signal
 import sys
 import time
@@ -30,7 +31,8 @@ from encodec_fast.models.config import CONFIGS, ModelConfig
 from encodec_fast.models.lm import LanguageModel
 from encodec_fast.store import find_program
 from encodec_fast.training.code_data import ENDED, CodeSequences, TrainingCodes, load_codes
-from encodec_fast.training.code_length import as_shipped, model_bits, shifted
+from encodec_fast.training.code_length import as_shipped, bits_per_code, shifted
+from encodec_fast.training.lm_start import initialise
 from encodec_fast.training.static_tables import balanced, count_codes, table_widths
 
 POSITIONS = 60.0  # seconds: random offsets of the positions go so far
@@ -79,27 +81,6 @@ class Settings:
                 raise ValueError(f"{name}: expected from 0 to 1, found {getattr(self, name)}")
 
 
-def initialise(model: LanguageModel, codebooks: Tensor, counts: NDArray[np.int64]) -> None:
-    """Start a language model from its codec: codebooks float32 [K, N, D], counts [K, N].
-
-    A code's embedding is its codeword, in one orthogonal projection for all codebooks, so that the
-    input is the frame that was decoded; the weights of its output are its codeword in a projection
-    of each codebook's own; its bias is the logarithm of its share. So codes that sound alike start
-    alike, and the first loss is that of the static tables.
-    """
-    size, dim = codebooks.shape[2], model.transformer.norm_in.weight.shape[0]
-    shares = torch.from_numpy((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
-    scale = codebooks.pow(2).mean(dim=(1, 2)).sum().rsqrt()
-    with torch.no_grad():
-        shared = torch.nn.init.orthogonal_(torch.empty(size, dim))
-        for k, codebook in enumerate(codebooks * scale):
-            own = torch.nn.init.orthogonal_(torch.empty(size, dim))
-            rows = torch.cat([torch.zeros(1, dim), codebook @ shared])
-            model.emb[k].load_state_dict({"weight": rows})
-            weight = codebook @ own * 0.1 / codebook.pow(2).mean().sqrt()
-            model.linears[k].load_state_dict({"weight": weight, "bias": shares[k].log()})
-
-
 class LmTrainer:
     """One training run: model, moving average of its weights, optimiser, codes and log."""
 
@@ -119,7 +100,7 @@ class LmTrainer:
             ]
         )
         self.widths = table_widths(counts)
-        self.model = LanguageModel(config, settings.dim, settings.heads, settings.layers)
+        self.model = self._new_model()
         initialise(self.model, codebooks, counts)
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         matrices = [value for value in self.model.parameters() if value.ndim > 1]
@@ -138,6 +119,10 @@ class LmTrainer:
         train = {kind: parts + codes.varied.get(kind, []) for kind, parts in codes.plain.items()}
         self.sequences = CodeSequences(train, length, settings.seed + self.step)
         self.random = np.random.default_rng([settings.seed, self.step])
+
+    def _new_model(self) -> LanguageModel:
+        settings = self.settings
+        return LanguageModel(self.config, settings.dim, settings.heads, settings.layers)
 
     def load(self) -> None:
         """Take up the run from its last checkpoint. Raises ValueError for another model's."""
@@ -230,15 +215,14 @@ class LmTrainer:
     def check(self) -> dict[str, float]:
         """Bits per code of the held-out recordings per bandwidth, with the averaged weights as
         shipped. Where their mean is the lowest so far, writes lm.pt."""
-        model = LanguageModel(
-            self.config, self.settings.dim, self.settings.heads, self.settings.layers
-        )
+        model = self._new_model()
         model.load_state_dict(as_shipped(self.average))
-        figures = held_out_bits(model, self.held_out)
+        figures = bits_per_code(model, self.held_out)
         mean = sum(figures.values()) / len(figures)
         if mean < self.best:
             self.best = mean
             state = {
+                "name": self.config.name,
                 "lm": self.average,
                 "dim": self.settings.dim,
                 "heads": self.settings.heads,
@@ -284,15 +268,17 @@ class LmTrainer:
             log.write(line + "\n")
 
 
-def held_out_bits(model: LanguageModel, codes: Sequence[NDArray[np.uint16]]) -> dict[str, float]:
-    """Bits per code of recordings [K, frames] at each bandwidth in kbps."""
-    frames = sum(part.shape[1] for part in codes)
-    figures = {}
-    for bandwidth in model.config.bandwidths:
-        n_q = model.config.n_q(bandwidth)
-        bits = model_bits(model, codes, n_q).sum() / (n_q * frames)
-        figures[f"{bandwidth:g}"] = float(bits)
-    return figures
+def load_trained(path: Path) -> tuple[LanguageModel, NDArray[np.int64]]:
+    """What a run wrote to lm.pt: the averaged language model, float32, and the static tables'
+    widths [K, N]. Raises FileNotFoundError, and ValueError for other files."""
+    try:
+        saved = torch.load(path, weights_only=True)
+        config = CONFIGS[saved["name"]]
+        model = LanguageModel(config, saved["dim"], saved["heads"], saved["layers"])
+        model.load_state_dict(saved["lm"])
+        return model.eval(), saved["widths"].numpy()
+    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: not a trained entropy model: {error!r}") from None
 
 
 def open_run(settings: Settings) -> LmTrainer:

@@ -14,12 +14,12 @@ from recordings import write_corpus
 from encodec_fast.models.config import CONFIGS
 from encodec_fast.models.lm import LanguageModel
 from encodec_fast.training.code_data import TrainingCodes
-from encodec_fast.training.code_length import as_shipped, model_bits, shifted
+from encodec_fast.training.code_length import as_shipped, bits_per_code, model_bits, shifted
+from encodec_fast.training.lm_start import initialise
 from encodec_fast.training.lm_trainer import (
     LmTrainer,
     Settings,
-    held_out_bits,
-    initialise,
+    load_trained,
     open_run,
     parse_settings,
 )
@@ -83,16 +83,33 @@ def test_learns_a_sequence_that_can_be_foretold(settings: Settings) -> None:
     assert line.startswith("step 60 loss ") and " held out 0.3 kbps " in line
 
 
-def test_the_file_holds_the_averaged_weights_and_tables(settings: Settings) -> None:
+def test_the_file_holds_the_averaged_weights_and_tables(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGS, "tiny", TINY)
     run = trainer(replace(settings, steps=20))
     run.run()
     saved = torch.load(Path(settings.out) / "lm.pt", weights_only=True)
-    model = LanguageModel(TINY, saved["dim"], saved["heads"], saved["layers"])
-    model.load_state_dict(as_shipped(saved["lm"]))
-    figures = held_out_bits(model, CODES.held_out)
+    model, widths = load_trained(Path(settings.out) / "lm.pt")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, run.average[key]), key
+    model.load_state_dict(as_shipped(model.state_dict()))
+    figures = bits_per_code(model, CODES.held_out)
     assert {key: saved["figures"][key] for key in figures} == figures
     counts = count_codes(np.concatenate(CODES.plain["speech"], axis=1), 16)
-    assert torch.equal(saved["widths"], torch.from_numpy(table_widths(counts)))
+    assert np.array_equal(widths, table_widths(counts))
+
+
+def test_other_files_are_no_entropy_models(tmp_path: Path) -> None:
+    for name, content in (("empty.pt", b""), ("text.pt", b"not a file of weights")):
+        (tmp_path / name).write_bytes(content)
+    torch.save({"name": "nano_24khz", "dim": 8}, tmp_path / "keys.pt")
+    torch.save([1], tmp_path / "list.pt")
+    for name in ("empty.pt", "text.pt", "keys.pt", "list.pt"):
+        with pytest.raises(ValueError, match=rf"{name}: not a trained entropy model"):
+            load_trained(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path / "missing.pt")
 
 
 def test_a_worse_model_does_not_replace_the_file(settings: Settings) -> None:
