@@ -186,6 +186,13 @@ def test_bits_are_those_of_key_chunks_one_by_one() -> None:
     np.testing.assert_allclose(model_bits(model, parts, 2), expected, rtol=1e-3)
 
 
+def test_shipped_weights_are_rounded_where_they_are_matrices() -> None:
+    exact = torch.full((2,), 1 + 2**-12)
+    shipped = as_shipped({"bias": exact, "weight": exact[None]})
+    assert torch.equal(shipped["bias"], exact)
+    assert shipped["weight"].tolist() == [[1, 1]] and shipped["weight"].dtype == torch.float32
+
+
 def test_input_is_the_frame_before() -> None:
     codes = torch.tensor([[[4, 5, 0], [7, 0, 9]]])
     assert shifted(codes).tolist() == [[[0, 5, 6], [0, 8, 1]]]
