@@ -66,6 +66,7 @@ def main() -> None:
             )
     found = perplexity(counts["all"])
     print(f"\nperplexity of the codebooks: {' '.join(f'{value:.0f}' for value in found)}")
+    print(f"the first {found[0]:.0f}, the mean {found.mean():.0f}, the worst {found.min():.0f}")
     per_book = model_bits(model, by_kind["all"], codec.n_codebooks) / counts["all"][0].sum()
     print(f"bits per code with lm, all codebooks: {' '.join(f'{b:.2f}' for b in per_book)}")
 
