@@ -5,9 +5,13 @@
 #include <vector>
 
 #include "kernels/activations.h"
+#include "kernels/attention.h"
+#include "kernels/cdf.h"
+#include "kernels/embedding.h"
 #include "kernels/gemm.h"
 #include "kernels/norm.h"
 #include "kernels/rvq.h"
+#include "kernels/softmax.h"
 
 namespace encodec_fast {
 
@@ -23,6 +27,20 @@ struct Kernels {
   float (*sum_squares)(const float* x, int64_t n, float mean) noexcept;
   void (*normalize)(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
                     float* out, float* elu) noexcept;
+  Interval (*cdf_interval)(const float* p, int64_t n, int64_t symbol) noexcept;
+  int64_t (*cdf_find)(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept;
+  bool (*cdf_starts)(const float* p, int64_t n, uint32_t* starts) noexcept;
+  bool (*cdf_reference)(const float* p, int64_t n, int64_t* cdf) noexcept;
+  void (*layer_norm)(const float* x, const float* scale, const float* offset, float eps,
+                     int64_t rows, int64_t channels, float* out) noexcept;
+  void (*gelu)(float* x, int64_t n) noexcept;
+  void (*softmax)(float* x, int64_t rows, int64_t n) noexcept;
+  void (*remember)(const AttentionArgs&) noexcept;
+  void (*attend)(const AttentionArgs&) noexcept;
+  void (*embed)(const Embedding* tables, int64_t count, const uint32_t* indices, int64_t rows,
+                int64_t dim, float* out) noexcept;
+  void (*add_positions)(const double* rates, int64_t half, int64_t first, int64_t rows,
+                        float* x) noexcept;
 };
 
 struct Isa {

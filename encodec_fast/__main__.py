@@ -13,9 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from encodec_fast import console, files
+from encodec_fast import console, container, ecdc, files
 from encodec_fast.codec import Codec
 from encodec_fast.ecdc import SUFFIX
+
+# Of the released models, downloaded once.
+LANGUAGE_MODELS = {"encodec_24khz": "encodec_lm_24khz", "encodec_48khz": "encodec_lm_48khz"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,11 +39,22 @@ def _parser() -> argparse.ArgumentParser:
         "-b", "--bandwidth", type=float, default=6.0, choices=[1.5, 3.0, 6.0, 12.0, 24.0]
     )
     parser.add_argument("-q", "--hq", action="store_true", help="48 kHz stereo model")
-    parser.add_argument("-l", "--lm", action="store_true", help="entropy coding (not available)")
+    parser.add_argument(
+        "-l", "--lm", action="store_true", help="entropy coding with Meta's language model"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
     parser.add_argument("-s", "--decompress_suffix", default="_decompressed", metavar="SUFFIX")
     parser.add_argument("-r", "--rescale", action="store_true", help="scale loud output down")
     return parser
+
+
+def _language_model_of(source: Path) -> str | None:
+    """Meta's language model that a version 0 file was written with, if any."""
+    with source.open("rb") as file:
+        header = container.read_header(file, str(source))
+    if not isinstance(header, ecdc.Header) or not header.language_model:
+        return None
+    return LANGUAGE_MODELS.get(header.model)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -50,22 +64,30 @@ def _run(args: argparse.Namespace) -> None:
             target = console.beside(source, args.decompress_suffix + ".wav")
         with console.progress_bar() as progress:
             written = files.decompress_file(
-                source, target, rescale=args.rescale, overwrite=args.force, progress=progress
+                source,
+                target,
+                lm_checkpoint=_language_model_of(source),
+                rescale=args.rescale,
+                overwrite=args.force,
+                progress=progress,
             )
         console.warn_clipping(written, args.rescale)
         return
-    if args.lm:
-        raise ValueError("-l: coding with a language model is not available yet")
     if target is None:
         target = console.beside(source, SUFFIX)
-    codec = Codec.load("encodec_48khz" if args.hq else "encodec_24khz")
+    name = "encodec_48khz" if args.hq else "encodec_24khz"
+    compresses = target.suffix.lower() == SUFFIX
+    lm = LANGUAGE_MODELS[name] if args.lm and compresses else None
+    codec = Codec.load(name, lm_checkpoint=lm)
     with console.progress_bar() as progress:
-        if target.suffix.lower() == SUFFIX:
+        if compresses:
             files.compress_file(
                 codec,
                 source,
                 target,
                 bandwidth=args.bandwidth,
+                entropy="lm" if args.lm else "none",
+                version=0,
                 overwrite=args.force,
                 progress=progress,
             )

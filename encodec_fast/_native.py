@@ -9,12 +9,22 @@ import numpy.typing as npt
 
 try:
     from encodec_fast._core import (
+        ArithmeticDecoder,
+        ArithmeticEncoder,
         BitPacker,
         BitUnpacker,
         Codebooks,
         Decoder,
         Encoder,
         Graph,
+        LanguageModel,
+        LmCoder,
+        RangeDecoder,
+        RangeEncoder,
+        StaticCoder,
+        cdf_reference,
+        cdf_starts,
+        crc32c,
         isa,
         segment_scale,
         supported_isas,
@@ -25,6 +35,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
+    "ArithmeticDecoder",
+    "ArithmeticEncoder",
     "BitPacker",
     "BitUnpacker",
     "Codebooks",
@@ -32,9 +44,17 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Graph",
+    "LanguageModel",
+    "LmCoder",
+    "RangeDecoder",
+    "RangeEncoder",
+    "StaticCoder",
     "as_audio",
     "as_codes",
+    "cdf_reference",
+    "cdf_starts",
     "cpu_info",
+    "crc32c",
     "segment_scale",
 ]
 

@@ -46,11 +46,11 @@ def convert_audio(wav: Float32, from_rate: int, to_rate: int, channels: int) -> 
     repetition, any other change by way of mono; then resampled. m is n * to_rate / from_rate,
     rounded half up. Raises ValueError for rates outside 1 to 768 kHz.
     """
-    converter = _Converter(from_rate, to_rate, wav.shape[0], channels)
+    converter = Converter(from_rate, to_rate, wav.shape[0], channels)
     return np.concatenate([converter.push(wav), converter.flush()], axis=1)
 
 
-class _Converter:
+class Converter:
     """Channel conversion, then streaming resampling; the result does not depend on the blocks."""
 
     def __init__(self, from_rate: int, to_rate: int, from_channels: int, channels: int) -> None:
@@ -118,7 +118,7 @@ class AudioReader:
                 # libsndfile gives the largest integer where the header has no length.
                 self.duration = frames / rate if 0 < frames < 1 << 50 else 0.0
                 try:
-                    self._converter = _Converter(rate, sample_rate, self._file.channels, channels)
+                    self._converter = Converter(rate, sample_rate, self._file.channels, channels)
                 except ValueError as error:
                     raise ValueError(f"{self.name}: {error}") from None
         except BaseException:

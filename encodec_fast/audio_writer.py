@@ -129,11 +129,17 @@ class AudioWriter:
         """Writes float32 [n, channels]."""
         samples: NDArray[Any] = frames
         if self._encoding == "pcm16":
-            # Not libsndfile's conversion, whose factor of 32767 is not the inverse of reading.
-            limited = np.clip(frames, -np.float32(PEAK_LIMIT), np.float32(PEAK_LIMIT))
-            samples = np.rint(limited * np.float32(32768)).astype(np.int16)
+            samples = pcm16(frames)
         with sound_errors(self._output.name):
             self._file.write(np.ascontiguousarray(samples))
+
+
+def pcm16(samples: Float32) -> NDArray[np.int16]:
+    """Samples as 16-bit integers, clipped at +-0.99 as the reference does."""
+    # Not libsndfile's conversion, whose factor of 32767 is not the inverse of reading.
+    limited = np.clip(samples, -np.float32(PEAK_LIMIT), np.float32(PEAK_LIMIT))
+    rounded: NDArray[np.int16] = np.rint(limited * np.float32(32768)).astype(np.int16)
+    return rounded
 
 
 def _erase_time(path: Path) -> None:

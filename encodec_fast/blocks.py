@@ -22,15 +22,23 @@ class BlockEncoder:
     error leaves no thread behind.
     """
 
-    def __init__(self, program: Program, n_q: int, threads: int) -> None:
+    def __init__(
+        self,
+        program: Program,
+        n_q: int,
+        threads: int,
+        start: str = "exact",
+        live: bool = False,
+    ) -> None:
+        """start: see StreamEncoder; live: hand each segment's piece out as soon as it is there."""
         self._program = program
         self._n_q = n_q
         self._stream: StreamEncoder | None = None
         self._fresh = True
         if program.encoder.causal:
-            self._stream = StreamEncoder(program, n_q, None, "exact")
+            self._stream = StreamEncoder(program, n_q, None, start)
         else:
-            self._jobs = Ordered(SegmentEncoder(program, n_q), threads)
+            self._jobs = Ordered(SegmentEncoder(program, n_q), threads, live)
             self._rest = np.zeros((program.header.channels, 0), np.float32)
 
     def push(self, chunk: Audio) -> list[Piece]:
@@ -115,14 +123,17 @@ class BlockDecoder:
     """Pieces to audio in constant memory; segments run on `threads`. The caller trims the result
     to the recording's length. In a `with` block, an error leaves no thread behind."""
 
-    def __init__(self, program: Program, threads: int) -> None:
+    def __init__(
+        self, program: Program, threads: int, start: str = "exact", live: bool = False
+    ) -> None:
+        """start: see StreamDecoder; live: hand each segment's audio out as soon as it is there."""
         self._program = program
         self._stream: StreamDecoder | None = None
         header = program.header
         if program.decoder.causal:
-            self._stream = StreamDecoder(program, None, "exact")
+            self._stream = StreamDecoder(program, None, start)
         else:
-            self._jobs = Ordered(SegmentDecoder(program), threads)
+            self._jobs = Ordered(SegmentDecoder(program), threads, live)
             self._joiner = OverlapAdd(header.channels, header.segment_stride or 1)
 
     def push(self, piece: Piece) -> Audio:
@@ -130,6 +141,20 @@ class BlockDecoder:
         if self._stream is not None:
             return self._stream.push(piece.codes)
         return self._joined(self._jobs.push(piece))
+
+    def skip(self, count: int) -> Audio:
+        """Samples up to a gap of `count` frames (or segments) and silence for it. What follows is
+        decoded like a beginning."""
+        header = self._program.header
+        if self._stream is not None:
+            rest = self._stream.flush()
+            self._stream.reset()
+            return np.pad(rest, ((0, 0), (0, count * header.hop)))
+        parts = [self._joined(self._jobs.drain())]
+        for _ in range(count):
+            silence = np.zeros((header.channels, header.segment_length or 0), np.float32)
+            parts.append(self._joined([silence]))
+        return np.concatenate(parts, axis=1)
 
     def flush(self) -> Audio:
         """The remaining samples."""

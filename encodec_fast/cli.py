@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import encodec_fast
-from encodec_fast import ecdc, files, program, store
+from encodec_fast import ecdc, files, info
+from encodec_fast.chunk_header import ENTROPIES
+from encodec_fast.cli_models import add_models
 from encodec_fast.codec import Codec
-from encodec_fast.console import beside, one_line, progress_bar, run, say, warn_clipping
-from encodec_fast.output import OutputFile
+from encodec_fast.console import add_command, beside, one_line, progress_bar, run, warn_clipping
 
 DEFAULT_MODEL = "nano_24khz"
 DEFAULT_BANDWIDTH = 6.0
@@ -32,29 +32,53 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=encodec_fast.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = _add(commands, "compress", _compress, "audio file to .ecdc file")
+    command = add_command(commands, "compress", _compress, "audio file to .ecdc file")
     _add_files(command, "audio file (- for stdin)", "default: IN with the ending .ecdc")
     _add_coding(command)
+    _add_entropy(command)
+    command.add_argument(
+        "--container",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="version of the file; 0: the reference's, without checksums (default: 1)",
+    )
+    _add_lm_checkpoint(command)
     _add_threads(command)
 
-    command = _add(commands, "decompress", _decompress, ".ecdc file to audio file")
+    command = add_command(commands, "decompress", _decompress, ".ecdc file to audio file")
     _add_files(command, ".ecdc file (- for stdin)", ".wav or .flac; default: IN_decompressed.wav")
     command.add_argument("-m", "--model", help="name or program file; default: as IN says")
+    command.add_argument(
+        "--start", metavar="S", type=float, default=0.0, help="decode from there, in seconds"
+    )
+    command.add_argument("--duration", metavar="S", type=float, help="decode no more than that")
+    command.add_argument(
+        "--exact",
+        action="store_true",
+        help="with --start: decode all before it, too, for the very samples of the whole file",
+    )
+    _add_strict(command)
+    _add_lm_checkpoint(command)
     _add_threads(command)
     _add_audio_out(command)
 
-    command = _add(commands, "roundtrip", _roundtrip, "compress and decompress, to hear the loss")
+    command = add_command(
+        commands, "roundtrip", _roundtrip, "compress and decompress, to hear the loss"
+    )
     _add_files(command, "audio file (- for stdin)", ".wav or .flac; default: IN_roundtrip.wav")
     _add_coding(command)
     _add_threads(command)
     _add_audio_out(command)
 
-    command = _add(commands, "info", _info, "describe an .ecdc file")
+    command = add_command(commands, "info", _info, "describe an .ecdc file")
     command.add_argument("input", metavar="FILE", help=".ecdc file (- for stdin)")
     command.add_argument("-m", "--model", help="name or program file; default: as FILE says")
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
-    command = _add(commands, "bench", _bench, "measure the speed of a model on this machine")
+    _add_stream(commands)
+
+    command = add_command(commands, "bench", _bench, "measure the speed of a model on this machine")
     _add_coding(command)
     _add_threads(command)
     command.add_argument(
@@ -64,30 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", action="store_true", help="also time each operation")
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
-    command = _add(commands, "models", _list_models, "list models, import models")
-    actions = command.add_subparsers(metavar="[ACTION]")
-    action = _add(
-        actions, "import", _import_model, "convert a checkpoint once; then it needs no PyTorch"
-    )
-    action.add_argument("input", metavar="CHECKPOINT", help="checkpoint, or a program to copy")
-    action.add_argument("--name", help="name of the new model; default: its configuration's")
-    action.add_argument("--config", help="configuration; default: found from the checkpoint")
-    action.add_argument(
-        "--weights",
-        choices=("float32", "float16", "bf16"),
-        default="float32",
-        help="how weights are stored; bf16: also in memory, for live streams (default: float32)",
-    )
-    action.add_argument("-f", "--force", action="store_true", help="replace an existing model")
+    add_models(commands)
     return parser
-
-
-def _add(
-    commands: Any, name: str, handler: Callable[[argparse.Namespace], None], help: str
-) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
-    command.set_defaults(command=handler)
-    return command
 
 
 def _add_files(command: argparse.ArgumentParser, source: str, target: str) -> None:
@@ -113,6 +115,68 @@ def _add_coding(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_entropy(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--entropy",
+        choices=ENTROPIES,
+        default="none",
+        help="none: packed bits; static: a table per codebook; lm: a language model, smallest "
+        "(default: none)",
+    )
+
+
+def _add_lm_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lm-checkpoint",
+        metavar="LM",
+        help="for the reference's container with a language model: Meta's file or its name "
+        "(needs encodec-fast[torch])",
+    )
+
+
+def _add_strict(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--strict", action="store_true", help="refuse a damaged file instead of saving its rest"
+    )
+
+
+def _add_stream(commands: Any) -> None:
+    help = "live pipes: raw PCM on stdin to an .ecdc file on stdout, and the reverse"
+    actions = commands.add_parser("stream", help=help, description=help).add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    action = add_command(
+        actions, "encode", _stream_encode, "raw PCM on stdin, .ecdc chunks on stdout"
+    )
+    _add_coding(action)
+    _add_entropy(action)
+    _add_format(action)
+    action.add_argument("--rate", metavar="HZ", type=int, help="of the PCM; default: the model's")
+    action.add_argument("--channels", metavar="N", type=int, help="default: the model's")
+    action.add_argument(
+        "--chunk-ms",
+        metavar="MS",
+        type=float,
+        default=1000.0,
+        help="length of a chunk, at least a frame; default: 1000",
+    )
+    action.add_argument(
+        "--low-latency", action="store_true", help="no start-up delay, another beginning"
+    )
+    action = add_command(
+        actions, "decode", _stream_decode, ".ecdc chunks on stdin, raw PCM on stdout"
+    )
+    action.add_argument("-m", "--model", help="name or program file; default: as the file says")
+    _add_format(action)
+    _add_strict(action)
+
+
+def _add_format(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--format", choices=("s16le", "f32le"), default="s16le", help="PCM; default: s16le"
+    )
+
+
 def _add_threads(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-t", "--threads", type=int, default=1, help="for models that work by segments; default: 1"
@@ -133,10 +197,12 @@ def _compress(args: argparse.Namespace) -> None:
         )
     with progress_bar() as progress:
         files.compress_file(
-            Codec.load(args.model, threads=args.threads),
+            Codec.load(args.model, threads=args.threads, lm_checkpoint=args.lm_checkpoint),
             _source(args),
             target,
             bandwidth=args.bandwidth,
+            entropy=args.entropy,
+            version=args.container,
             overwrite=args.force,
             progress=progress,
         )
@@ -148,6 +214,11 @@ def _decompress(args: argparse.Namespace) -> None:
             _source(args),
             _target(args, "_decompressed.wav"),
             model=args.model,
+            start=args.start,
+            duration=args.duration,
+            exact=args.exact,
+            strict=args.strict,
+            lm_checkpoint=args.lm_checkpoint,
             encoding="float32" if args.float else "pcm16",
             rescale=args.rescale,
             overwrite=args.force,
@@ -172,12 +243,49 @@ def _roundtrip(args: argparse.Namespace) -> None:
     warn_clipping(written, args.rescale or args.float)
 
 
-def _source(args: argparse.Namespace) -> Any:
-    if args.input != "-":
-        return args.input
+def _stream_encode(args: argparse.Namespace) -> None:
+    from encodec_fast import pipes  # only here: start-up time
+
+    pipes.encode_pipe(
+        Codec.load(args.model),
+        _stdin(),
+        _stdout("the codes"),
+        sample_format=args.format,
+        sample_rate=args.rate,
+        channels=args.channels,
+        bandwidth=args.bandwidth,
+        entropy=args.entropy,
+        chunk=args.chunk_ms / 1000,
+        start="low_latency" if args.low_latency else "exact",
+    )
+
+
+def _stream_decode(args: argparse.Namespace) -> None:
+    from encodec_fast import pipes  # only here: start-up time
+
+    pipes.decode_pipe(
+        _stdin(),
+        _stdout("the samples"),
+        model=args.model,
+        sample_format=args.format,
+        strict=args.strict,
+    )
+
+
+def _stdin() -> IO[bytes]:
     if sys.stdin is None:
         raise OSError("stdin is closed")
     return sys.stdin.buffer
+
+
+def _stdout(what: str) -> IO[bytes]:
+    if sys.stdout is None or sys.stdout.isatty():
+        raise OSError(f"stdout is closed or a terminal: send {what} to a file or a pipe")
+    return sys.stdout.buffer
+
+
+def _source(args: argparse.Namespace) -> Any:
+    return args.input if args.input != "-" else _stdin()
 
 
 def _target(args: argparse.Namespace, ending: str) -> Any:
@@ -192,17 +300,28 @@ def _target(args: argparse.Namespace, ending: str) -> Any:
 
 
 def _info(args: argparse.Namespace) -> None:
-    about = files.info(_source(args), args.model)
+    about = info.info(_source(args), args.model)
     if args.json:
         import json
 
         print(json.dumps({"file": args.input, **asdict(about)}))
         return
     print(f"model      {ecdc.shown_model(about.model)} (ECDC version {about.version})")
-    print(f"codebooks  {about.n_codebooks}{', language model' if about.language_model else ''}")
-    print(f"samples    {about.audio_length}")
-    if about.duration is None:
-        print(f"size       {about.file_size} bytes (for more, import the model or name it with -m)")
+    entropy = {"none": "", "static": ", static tables", "lm": ", language model"}[about.entropy]
+    print(f"codebooks  {about.n_codebooks}{entropy}")
+    if about.chunks is not None:
+        seconds = "" if about.chunk_seconds is None else f" of {about.chunk_seconds:g} s"
+        print(f"chunks     {about.chunks}{seconds}")
+    if about.damaged or not about.finished:
+        state = ["damaged"] * about.damaged + ["without an end"] * (not about.finished)
+        print(f"state      {', '.join(state)}")
+    for key, value in about.metadata.items():
+        print(f"metadata   {one_line(key)}: {one_line(str(value))}")
+    if about.audio_length is not None:
+        print(f"samples    {about.audio_length}")
+    if about.duration is None or about.ratio is None:
+        hint = " (for more, import the model or name it with -m)" if about.finished else ""
+        print(f"size       {about.file_size} bytes{hint}")
         return
     channels = "mono" if about.channels == 1 else f"{about.channels} channels"
     print(f"duration   {about.duration:.3f} s ({about.sample_rate} Hz, {channels})")
@@ -221,64 +340,6 @@ def _bench(args: argparse.Namespace) -> None:
         print(json.dumps(asdict(report)))
         return
     print(bench.as_text(report))
-
-
-def _list_models(args: argparse.Namespace) -> None:
-    print(f"{'name':20} {'Hz':>6} {'ch':>2} {'MB':>6} {'origin':8} kbps")
-    for stored in store.list_programs():
-        try:
-            header = program.read_header(stored.path)
-        except (ValueError, OSError) as error:
-            say(f"warning: {one_line(error)}")
-            continue
-        megabytes = stored.path.stat().st_size / 1e6
-        rates = " ".join(f"{bandwidth:g}" for bandwidth in header.bandwidths)
-        print(
-            f"{stored.name:20} {header.sample_rate:6} {header.channels:2} {megabytes:6.1f} "
-            f"{stored.origin:8} {rates}"
-        )
-
-
-def _import_model(args: argparse.Namespace) -> None:
-    if _is_program(Path(args.input)):
-        name = program.Program.load(args.input).header.name
-        if args.name not in (None, name) or args.config or args.weights != "float32":
-            raise ValueError(f"{args.input} is a program named {name}, which cannot be changed")
-        with OutputFile(_model_path(name), args.force) as output:
-            shutil.copyfile(args.input, output.path)
-        print(f"imported {name}")
-        return
-    try:
-        from encodec_fast.models.checkpoints import load_checkpoint
-        from encodec_fast.models.export import export_model
-    except ImportError as error:
-        raise ValueError(
-            f"importing a checkpoint needs `pip install 'encodec-fast[torch]'` ({error})"
-        ) from None
-    if args.name is not None:
-        _model_path(args.name)  # before the work
-    model = load_checkpoint(args.input, args.config)
-    if args.name is not None:
-        model.config = replace(model.config, name=args.name)
-    with OutputFile(_model_path(model.config.name), args.force) as output:
-        export_model(model, output.path, {"bf16": "bfloat16"}.get(args.weights, args.weights))
-    print(f"imported {model.config.name}")
-
-
-def _model_path(name: str) -> Path:
-    bundled = [stored.name for stored in store.list_programs() if stored.origin == "bundled"]
-    if name in bundled:
-        raise ValueError(f"{name} is a bundled model: choose another --name")
-    store.models_dir().mkdir(parents=True, exist_ok=True)
-    return store.models_dir() / (store.check_name(name) + store.SUFFIX)
-
-
-def _is_program(path: Path) -> bool:
-    """Whether a file claims to be a program, sound or not."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return program.METADATA_KEY.encode() in file.read(program.MAX_HEADER + 8)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from encodec_fast import _native, ecdc
+from encodec_fast import _native, chunk_codes, container, decoding, ecdc
 from encodec_fast._native import Audio, CodeArray
 from encodec_fast.blocks import BlockDecoder, BlockEncoder
 from encodec_fast.codes import Codes, checked_pieces, is_torch
+from encodec_fast.container import AnyHeader, Recording
+from encodec_fast.entropy_model import EntropyModel
 from encodec_fast.many import encode_recordings
+from encodec_fast.payloads import payload_coder
 from encodec_fast.program import Program
+from encodec_fast.segment_codes import SegmentCoder, load_segment_coder, segment_coder
 from encodec_fast.segments import Piece
-from encodec_fast.store import find_model, find_program
+from encodec_fast.store import ModelNotFoundError, find_entropy, find_model, find_program
 from encodec_fast.streaming import StreamDecoder, StreamEncoder
 
 
@@ -29,7 +34,9 @@ class Codec:
     (samples, or None), causal (whether streams exist), threads.
     """
 
-    def __init__(self, program: Program, threads: int = 1) -> None:
+    def __init__(
+        self, program: Program, threads: int = 1, entropy_file: Path | None = None
+    ) -> None:
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads: expected an integer of at least 1, found {threads!r}")
         header = program.header
@@ -47,22 +54,32 @@ class Codec:
         self.segment_length = header.segment_length
         self.segment_stride = header.segment_stride
         self.causal = program.encoder.causal
+        self._entropy_file = entropy_file
+        self.segment_coder: SegmentCoder | None = None  # the language model of version 0
 
     @staticmethod
     def load(
         model: str | os.PathLike[str],
         checkpoint: str | os.PathLike[str] | None = None,
         threads: int = 1,
+        lm_checkpoint: str | os.PathLike[str] | None = None,
     ) -> Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
-        many groups of segments, or of recordings of encode_many, are coded at once.
+        many groups of segments, or of recordings of encode_many, are coded at once. `lm_checkpoint`
+        is the language model of version 0 files, Meta's .th file or its name ("encodec_lm_24khz";
+        needs encodec-fast[torch]).
 
         Raises ValueError (ModelNotFoundError says how to get a model) and OSError.
         """
+        if lm_checkpoint is not None:
+            codec = Codec.load(model, checkpoint, threads)
+            codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)
+            return codec
         if checkpoint is None:
-            return Codec(Program.load(find_program(model)), threads)
+            found = find_program(model)
+            return Codec(Program.load(found), threads, _entropy_file(model))
         try:
             import tempfile  # only here: start-up time
 
@@ -76,6 +93,21 @@ class Codec:
             path = Path(folder) / "program.safetensors"
             export_model(load_checkpoint(Path(checkpoint), os.fspath(model)), path)
             return Codec(Program.load(path), threads)
+
+    @cached_property
+    def entropy_model(self) -> EntropyModel | None:
+        """The entropy model of the program (docs/entropy.md), None without one. Raises ValueError
+        and OSError for one that cannot be read or belongs to another model."""
+        if self._entropy_file is None:
+            return None
+        model = EntropyModel.load(self._entropy_file)
+        expected = (self.name, self.codebook_size)
+        if (model.name, model.codebook_size) != expected:
+            raise ValueError(
+                f"{self._entropy_file}: expected the entropy model of {self.name} with "
+                f"{self.codebook_size} entries, found {model.name} with {model.codebook_size}"
+            )
+        return model
 
     def n_q(self, bandwidth: float | None) -> int:
         """Codebooks used at `bandwidth` kbps, None meaning all. Raises ValueError for others."""
@@ -131,29 +163,47 @@ class Codec:
         wav = np.ascontiguousarray(wav[:, :length])
         return _to_torch(wav) if is_torch(codes.codes[0]) else wav
 
-    def compress(self, wav: Any, bandwidth: float | None = 6.0) -> bytes:
-        """The recording as the bytes of an .ecdc file (version 0). Arguments and errors as
-        `encode`."""
-        codes = self.encode(wav, bandwidth)
-        buffer = io.BytesIO()
-        pieces = checked_pieces(codes, self.program)
-        n_q = pieces[0].codes.shape[0]
-        ecdc.write(buffer, self, codes.audio_length, n_q, pieces)
-        return buffer.getvalue()
+    def compress(
+        self,
+        wav: Any,
+        bandwidth: float | None = 6.0,
+        entropy: str = "none",
+        version: int = 1,
+        metadata: dict[str, Any] | None = None,
+    ) -> bytes:
+        """The recording as the bytes of an .ecdc file.
 
-    def decompress(self, data: bytes) -> Audio:
+        entropy: "none" (packed bits), "static" (a trained table per codebook) or "lm" (a language
+        model); version: of the container, 1 or the reference's 0; metadata: free JSON for the
+        header of version 1. Other arguments and errors as `encode`; ValueError for an entropy mode
+        that the model or the version lacks.
+        """
+        n_q = self.n_q(bandwidth)
+        open_writer = self.piece_writer(n_q, entropy, version, metadata=metadata)
+        codes = self.encode(wav, bandwidth)
+        body = io.BytesIO()
+        writer = open_writer(body)
+        for piece in checked_pieces(codes, self.program):
+            writer.write(piece)
+        header = writer.finish(codes.audio_length)
+        return (b"" if header is None else header.to_bytes()) + body.getvalue()
+
+    def decompress(self, data: bytes, strict: bool = False) -> Audio:
         """The recording float32 [channels, samples] in the bytes of an .ecdc file that this model
-        wrote. Raises ValueError for data of another model, damaged or foreign data, and EOFError
-        for truncated data."""
-        reader = ecdc.Reader(io.BytesIO(_checked_bytes(data)), "data")
-        if reader.header.model != self.name:
-            raise ValueError(
-                f"data: expected model {self.name}, found {ecdc.shown_model(reader.header.model)}"
-            )
-        with self.block_decoder() as decoder:
-            parts = [decoder.push(piece) for piece in reader.pieces(self)]
-            wav = np.concatenate([*parts, decoder.flush()], axis=1)
-        return np.ascontiguousarray(wav[:, : reader.header.audio_length])
+        wrote.
+
+        Damaged data of version 1 gives silence for what is lost, and a DamageWarning, unless
+        `strict`. Raises ValueError for data of another model, foreign data, and data that is
+        damaged (version 0, `strict`, or nothing survives), EOFError for truncated data (version 0).
+        """
+        stream = io.BytesIO(_checked_bytes(data))
+        recording = self.open_recording(stream, container.read_header(stream, "data"), "data")
+        blocks = decoding.decoded(
+            self.program, recording, "data", threads=self.threads, strict=strict
+        )
+        parts = [np.zeros((self.channels, 0), np.float32), *blocks]
+        container.report_damage(recording, self.program, "data", strict)
+        return np.concatenate(parts, axis=1)
 
     # --- streams and files ------------------------------------------------------------------------
 
@@ -175,17 +225,50 @@ class Codec:
         """The inverse of stream_encoder, with the same arguments and errors."""
         return StreamDecoder(self.program, batch, start)
 
-    def block_encoder(self, n_q: int) -> BlockEncoder:
+    def block_encoder(self, n_q: int, start: str = "exact", live: bool = False) -> BlockEncoder:
         """A recording in chunks to pieces, for any model, in constant memory."""
-        return BlockEncoder(self.program, n_q, self.threads)
+        return BlockEncoder(self.program, n_q, self.threads, start, live)
 
     def block_decoder(self) -> BlockDecoder:
         """Pieces to a recording in chunks, for any model, in constant memory."""
         return BlockDecoder(self.program, self.threads)
 
+    def piece_writer(
+        self,
+        n_q: int,
+        entropy: str = "none",
+        version: int = 1,
+        chunk: float = chunk_codes.KEY_SECONDS,
+        metadata: dict[str, Any] | None = None,
+        start: str = "exact",
+    ) -> Callable[[IO[bytes]], Any]:
+        """What makes a writer of pieces for a stream, after its arguments were checked; arguments
+        and errors as files.compress_file. The writer of version 0 writes no header: its `finish`
+        returns the one that belongs in front."""
+        if version not in (0, 1):
+            raise ValueError(f"version: expected 0 or 1, found {version!r}")
+        if version == 0:
+            if metadata:
+                raise ValueError("metadata: version 0 has none")
+            coder = segment_coder(self.segment_coder, entropy)
+            return lambda stream: ecdc.PieceWriter(stream, self, n_q, coder)
+        model = None if entropy == "none" else self.entropy_model
+        header = chunk_codes.make_header(self.program, n_q, entropy, model, chunk, start, metadata)
+        payload_coder(self.program, entropy, model, n_q, 1)  # refuses what the model has not
+        return lambda stream: chunk_codes.PieceWriter(stream, self.program, header, model)
+
+    def open_recording(
+        self, stream: IO[bytes], header: AnyHeader, name: str, live: bool = False
+    ) -> Recording:
+        """The codes of an .ecdc file whose header was read; see container.open_recording."""
+        if isinstance(header, ecdc.Header):
+            return ecdc.Reader(stream, header, self.program.header, name, self.segment_coder)
+        model = None if header.header.entropy == "none" else self.entropy_model
+        return container.open_recording(stream, header, name, self.program, model, live)
+
     def compress_file(self, source: Any, target: Any, **options: Any) -> None:
         """Compress an audio file to an .ecdc file in constant memory; see files.compress_file for
-        the options (bandwidth=6.0, overwrite=False) and errors."""
+        the options (bandwidth=6.0, entropy="none", overwrite=False...) and errors."""
         from encodec_fast.files import compress_file  # files is built on this module
 
         compress_file(self, source, target, **options)
@@ -234,9 +317,17 @@ def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tupl
     EOFError for truncated data.
     """
     if model is None:
-        model = find_model(ecdc.read_header(io.BytesIO(_checked_bytes(data)), "data").model)
+        header = container.read_header(io.BytesIO(_checked_bytes(data)), "data")
+        model = find_model(container.model_name(header))
     codec = Codec.load(model)
     return codec.decompress(data), codec.sample_rate
+
+
+def _entropy_file(model: str | os.PathLike[str]) -> Path | None:
+    try:
+        return find_entropy(model)
+    except ModelNotFoundError:
+        return None
 
 
 def _checked_bytes(data: object) -> bytes:

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from encodec_fast.audio_writer import PEAK_LIMIT
+from encodec_fast.container import DamageWarning
 from encodec_fast.files import Progress, Written
 
 _ENDING_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
 def run(command: Callable[[], None]) -> int:
-    """Runs `command` and turns its errors into one line on stderr and an exit status."""
+    """Runs `command` and turns its errors into one line on stderr and an exit status.
+
+    A damaged file of which something survived is a warning and exit status 3.
+    """
+    status = 0
     try:
-        with _unwound_by_signals():
+        with _unwound_by_signals(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DamageWarning)
             command()
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where its errors are caught
-        return 0
+        for warning in caught:
+            say(f"warning: {one_line(warning.message)}")
+            if isinstance(warning.message, DamageWarning):
+                status = 3
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -53,6 +65,15 @@ def _unwound_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def add_command(
+    commands: Any, name: str, handler: Callable[[argparse.Namespace], None], help: str
+) -> argparse.ArgumentParser:
+    """A parser in the subparsers `commands`, whose arguments `handler` gets."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    command.set_defaults(command=handler)
+    return command
 
 
 def beside(source: str | os.PathLike[str], ending: str) -> Path:
@@ -98,7 +119,7 @@ def progress_bar() -> Iterator[Progress]:
             bar.close()
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | str) -> str:
     """The message of an error, on one line and printable (file names may hold any bytes)."""
     if isinstance(error, MemoryError):
         return "not enough memory"

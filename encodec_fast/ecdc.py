@@ -4,27 +4,36 @@ Layout: magic `ECDC`, version byte 0, big-endian uint32 length of a JSON object,
 model name, `al` audio length in samples per channel, `nc` number of codebooks, `lm` entropy coding
 with a language model), then the segments. A segment is its scale as a big-endian float32 (only
 models that normalise), then the codes, frame by frame and codebook by codebook within a frame,
-packed lowest bit first and padded to a whole byte at the segment's end. Nothing else is stored: the
-number of frames follows from `al` and the model.
+packed lowest bit first (or coded with a language model: segment_codes.py) and padded to a whole
+byte at the segment's end. Nothing else is stored: the number of frames follows from `al` and the
+model.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 import numpy as np
 
-from encodec_fast._native import BitPacker, BitUnpacker
+from encodec_fast.segment_codes import (
+    PackedEncoder,
+    SegmentCoder,
+    SegmentEncoder,
+    coded_codes,
+    packed_codes,
+    read_exactly,
+)
 from encodec_fast.segments import Piece
 
 SUFFIX = ".ecdc"
-_MAGIC = b"ECDC"
+MAGIC = b"ECDC"
 _VERSION = 0
-_PREFIX = struct.Struct(">4sBI")
+PREFIX = struct.Struct(">4sBI")  # magic, version, bytes of metadata
 _SCALE = struct.Struct(">f")
 _MAX_SCALE = float(np.finfo(np.float32).max)
 # The reference writes about 60 bytes. A file that promises more than this is no such file.
@@ -79,7 +88,7 @@ class Header:
             "lm": self.language_model,
         }
         text = json.dumps(metadata).encode()
-        return _PREFIX.pack(_MAGIC, _VERSION, len(text)) + text
+        return PREFIX.pack(MAGIC, _VERSION, len(text)) + text
 
 
 def shown_model(name: str) -> str:
@@ -91,29 +100,45 @@ def shown_model(name: str) -> str:
     return text if len(text) <= 100 else text[:96] + "...'"
 
 
-def read_header(stream: IO[bytes], name: str = "<stream>") -> Header:
-    """Reads a header and leaves `stream` at the first byte of the payload.
+def read_prefix(stream: IO[bytes], name: str = "<stream>") -> bytes:
+    """The nine bytes before a file's metadata, whatever its version.
 
-    `name` is what error messages call the stream. Raises EOFError where the stream ends too soon
-    and ValueError for anything that is not a valid header.
+    Raises EOFError where the stream ends too soon and ValueError for a file that is no ECDC file,
+    which more than one bit of the magic must tell: version 1 can put one right.
     """
-    magic = stream.read(len(_MAGIC))
-    if not _MAGIC.startswith(magic):  # before the rest: a foreign file may be shorter than that
-        raise ValueError(f"{name}: not an ECDC file")
-    prefix = magic + _read_exactly(stream, _PREFIX.size - len(magic), name)
-    magic, version, size = _PREFIX.unpack(prefix)
-    if magic != _MAGIC:
+    prefix = stream.read(len(MAGIC))
+    if not any(_is_near(prefix, MAGIC[:size]) for size in range(len(MAGIC) + 1)):
+        raise ValueError(f"{name}: not an ECDC file")  # even if it is shorter than the prefix
+    return prefix + read_exactly(stream, PREFIX.size - len(prefix), name)
+
+
+def _is_near(data: bytes, other: bytes) -> bool:
+    """Whether at most one bit differs."""
+    flipped = int.from_bytes(data, "big") ^ int.from_bytes(other, "big")
+    return len(data) == len(other) and flipped & (flipped - 1) == 0
+
+
+def read_header(stream: IO[bytes], name: str = "<stream>", prefix: bytes | None = None) -> Header:
+    """Reads a version 0 header and leaves `stream` at the first byte of the payload.
+
+    `name` is what error messages call the stream; `prefix` was read of it already. Raises EOFError
+    where the stream ends too soon and ValueError for anything that is not a valid header.
+    """
+    if prefix is None:
+        prefix = read_prefix(stream, name)
+    magic, version, size = PREFIX.unpack(prefix)
+    if magic != MAGIC:
         raise ValueError(f"{name}: not an ECDC file")
     if version != _VERSION:
-        raise UnsupportedFileError(f"{name}: ECDC version {version} is not supported, only 0")
+        raise UnsupportedFileError(f"{name}: ECDC version {version} is not supported, only 0 and 1")
     if size > _MAX_JSON:
         raise ValueError(f"{name}: damaged header ({size} bytes of metadata)")
-    text = _read_exactly(stream, size, name)
+    text = read_exactly(stream, size, name)
     try:
         metadata = json.loads(text.decode())
     except (ValueError, RecursionError):
         raise ValueError(f"{name}: damaged header (metadata is not JSON)") from None
-    return _checked_header(metadata, _PREFIX.size + size, name)
+    return _checked_header(metadata, PREFIX.size + size, name)
 
 
 def _checked_header(metadata: Any, size: int, name: str) -> Header:
@@ -163,18 +188,25 @@ def check_payload(layout: Layout, header: Header, left: int | None, name: str) -
 class PieceWriter:
     """Writes codes as a payload, piece by piece.
 
-    stream: where the bytes go; n_codebooks: rows of every piece's codes.
+    stream: where the bytes go; n_codebooks: rows of every piece's codes; coder: the language model
+    to code with, None to pack bits.
     """
 
-    def __init__(self, stream: IO[bytes], layout: Layout, n_codebooks: int) -> None:
-        self._stream = stream
-        self._layout = layout
-        self._n_codebooks = n_codebooks
-        self._packer = BitPacker(layout.codebook_bits)
-        self._size = 0
+    def __init__(
+        self,
+        stream: IO[bytes],
+        layout: Layout,
+        n_codebooks: int,
+        coder: SegmentCoder | None = None,
+    ) -> None:
+        self._stream, self._layout = stream, layout
+        self._n_codebooks, self._coder = n_codebooks, coder
+        self._segment: SegmentEncoder | None = None
+        self._frames = 0  # of the segment
+        self._size = 0  # what the segments before it take, packed
 
     def write(self, piece: Piece) -> None:
-        """Appends `piece` (codes uint16 [n_codebooks, frames]).
+        """Appends `piece` (codes uint16 [n_codebooks, frames]; the first one starts a segment).
 
         Raises ValueError for another number of rows and for a missing or invalid scale.
         """
@@ -182,19 +214,25 @@ class PieceWriter:
             raise ValueError(
                 f"codes: expected shape [{self._n_codebooks}, frames], not {piece.codes.shape}"
             )
-        if piece.start:
-            self._emit(self._packer.flush())
+        if piece.start or self._segment is None:
+            self._end_segment()
             if self._layout.normalize:
-                self._emit(_SCALE.pack(_checked_scale(piece.scale, "codes")))
-        self._emit(self._packer.push(np.ascontiguousarray(piece.codes.T).ravel()))
+                self._stream.write(_SCALE.pack(_checked_scale(piece.scale, "codes")))
+            if self._coder is None:
+                self._segment = PackedEncoder(self._layout.codebook_bits)
+            else:
+                self._segment = self._coder.encoder(self._n_codebooks)
+        self._stream.write(self._segment.push(piece.codes))
+        self._frames += piece.codes.shape[1]
 
     def finish(self, audio_length: int) -> Header:
         """Ends the payload and returns the header that belongs before it.
 
         Raises ValueError if the pieces do not make up `audio_length` samples per channel.
         """
-        self._emit(self._packer.flush())
-        header = Header(self._layout.name, audio_length, self._n_codebooks)
+        self._end_segment()
+        lm = self._coder is not None
+        header = Header(self._layout.name, audio_length, self._n_codebooks, lm)
         expected = payload_size(self._layout, header)
         if self._size != expected:
             raise ValueError(
@@ -202,79 +240,88 @@ class PieceWriter:
             )
         return header
 
-    def _emit(self, data: bytes) -> None:
-        self._stream.write(data)
-        self._size += len(data)
+    def _end_segment(self) -> None:
+        if self._segment is not None:
+            self._stream.write(self._segment.flush())
+            self._size += _packed_size(self._layout, self._n_codebooks, self._frames)
+        self._segment, self._frames = None, 0
 
 
 class Reader:
-    """Reads a file of packed codes in pieces of bounded size.
+    """Reads the codes of a file, whose header was read, in pieces of bounded size.
 
-    The constructor reads and checks the header (`header`) and raises what `read_header` raises, and
-    UnsupportedFileError for a file that was written with a language model. Memory is bounded by
-    what the stream holds, whatever its header promises.
+    Checks at once that the header suits the model (ValueError; UnsupportedFileError for a file that
+    was written with a language model where there is no `coder`) and, if codes are packed and the
+    stream can be sought, that it is long enough (EOFError). Memory is bounded by what the stream
+    holds, whatever its header promises. Version 0 has no checksums: `damaged` and `lost` are for
+    the other one's sake.
     """
 
-    def __init__(self, stream: IO[bytes], name: str = "<stream>") -> None:
+    damaged = False
+    start = "exact"
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        header: Header,
+        layout: Layout,
+        name: str = "<stream>",
+        coder: SegmentCoder | None = None,
+    ) -> None:
+        self.header = header
+        self.audio_length = header.audio_length
+        self.lost: list[tuple[int, int | None]] = []
         self._stream = stream
+        self._layout = layout
         self._name = name
-        self.header = read_header(stream, name)
-        if self.header.language_model:
+        self._coder = coder if header.language_model else None
+        if header.model != layout.name:
+            found = shown_model(header.model)
+            raise ValueError(f"{name}: written by model {found}, not {layout.name}")
+        if header.language_model and coder is None:
             raise UnsupportedFileError(
-                f"{name}: written with a language model, which this version cannot read yet"
+                f"{name}: written with a language model: reading it needs"
+                " Codec.load(..., lm_checkpoint=...) and `pip install 'encodec-fast[torch]'`"
             )
+        seekable = stream.seekable() and not header.language_model
+        check_payload(layout, header, _bytes_left(stream) if seekable else None, name)
 
-    def pieces(self, layout: Layout) -> Iterator[Piece]:
-        """The file's codes, for a model of this layout; call it once.
+    def pieces(self, first: int = 0) -> tuple[int, Iterator[Piece]]:
+        """0, whatever `first` is, and the pieces of the whole file; call it once.
 
-        Checks at once that the header suits the model (ValueError) and, if the stream can be
-        sought, that it is long enough (EOFError). A segmented model gives one piece per segment,
-        any other model pieces of up to 600 frames. While iterating: EOFError at a premature end,
-        ValueError for a scale that is negative or not finite. Bytes after the last one are ignored.
+        A segmented model gives one piece per segment, any other model pieces of up to 600 frames.
+        While iterating: EOFError at a premature end, ValueError for a scale that is negative or not
+        finite, and for codes that a language model cannot read. Bytes after the last one are
+        ignored.
         """
-        left = _bytes_left(self._stream) if self._stream.seekable() else None
-        check_payload(layout, self.header, left, self._name)
-        return self._read_segments(layout)
+        if self._coder is not None:
+            # Nothing but decoding tells how long a segment is, so more is read and given back.
+            self._stream = io.BytesIO(b"".join(iter(lambda: self._stream.read(1 << 20), b"")))
+        return 0, self._read_segments()
 
-    def _read_segments(self, layout: Layout) -> Iterator[Piece]:
-        total = self.header.audio_length
+    def _read_segments(self) -> Iterator[Piece]:
+        layout, total = self._layout, self.header.audio_length
         length, stride = layout.segment_length, layout.segment_stride
         if length is None or stride is None:
-            yield from self._read_segment(layout, _frames(layout, total), _FRAMES_PER_PIECE)
+            yield from self._read_segment(_frames(layout, total), _FRAMES_PER_PIECE)
             return
         for offset in range(0, total, stride):
             frames = _frames(layout, min(length, total - offset))
-            yield from self._read_segment(layout, frames, frames)
+            yield from self._read_segment(frames, frames)
 
-    def _read_segment(self, layout: Layout, frames: int, step: int) -> Iterator[Piece]:
+    def _read_segment(self, frames: int, step: int) -> Iterator[Piece]:
         scale = None
-        if layout.normalize:
-            (value,) = _SCALE.unpack(_read_exactly(self._stream, _SCALE.size, self._name))
+        if self._layout.normalize:
+            (value,) = _SCALE.unpack(read_exactly(self._stream, _SCALE.size, self._name))
             scale = _checked_scale(value, self._name)
         rows = self.header.n_codebooks
-        for first in range(0, frames, step):
-            count = min(step, frames - first)
-            size = -(-count * rows * layout.codebook_bits // 8)
-            data = _read_exactly(self._stream, size, self._name)
-            # Every piece starts on a byte; what padding bits add at the end is cut off.
-            values = BitUnpacker(layout.codebook_bits).push(data)[: count * rows]
-            codes = np.ascontiguousarray(values.reshape(count, rows).T)
-            yield Piece(codes, scale, start=first == 0)
-
-
-def write(
-    stream: IO[bytes],
-    layout: Layout,
-    audio_length: int,
-    n_codebooks: int,
-    pieces: Iterable[Piece],
-) -> None:
-    """Writes a whole file whose length is known beforehand. Raises what `PieceWriter` raises."""
-    stream.write(Header(layout.name, audio_length, n_codebooks).to_bytes())
-    writer = PieceWriter(stream, layout, n_codebooks)
-    for piece in pieces:
-        writer.write(piece)
-    writer.finish(audio_length)
+        if self._coder is None:
+            bits = self._layout.codebook_bits
+            parts = packed_codes(self._stream, rows, frames, step, bits, self._name)
+        else:
+            parts = coded_codes(self._stream, rows, frames, step, self._coder, self._name)
+        for number, codes in enumerate(parts):
+            yield Piece(codes, scale, start=number == 0)
 
 
 def _frames(layout: Layout, samples: int) -> int:
@@ -282,7 +329,11 @@ def _frames(layout: Layout, samples: int) -> int:
 
 
 def _segment_size(layout: Layout, n_codebooks: int, samples: int) -> int:
-    bits = _frames(layout, samples) * n_codebooks * layout.codebook_bits
+    return _packed_size(layout, n_codebooks, _frames(layout, samples))
+
+
+def _packed_size(layout: Layout, n_codebooks: int, frames: int) -> int:
+    bits = frames * n_codebooks * layout.codebook_bits
     return -(-bits // 8) + (_SCALE.size if layout.normalize else 0)
 
 
@@ -297,13 +348,3 @@ def _bytes_left(stream: IO[bytes]) -> int:
     end = stream.seek(0, 2)
     stream.seek(here)
     return end - here
-
-
-def _read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = stream.read(size - len(data))
-        if not more:
-            raise EOFError(f"{name}: truncated ({size - len(data)} more bytes expected)")
-        data += more
-    return data

@@ -6,15 +6,15 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from encodec_fast import ecdc, program, store
+from encodec_fast import chunk_codes, container, decoding, store
 from encodec_fast.audio import AudioReader, Source
 from encodec_fast.audio_writer import AudioWriter, Encoding
 from encodec_fast.codec import Codec
+from encodec_fast.container import Lost
 from encodec_fast.output import OutputFile, Target, naming, target_name
 from encodec_fast.segments import Piece
 
@@ -23,36 +23,15 @@ Progress = Callable[[float, "float | None"], None]
 
 
 class Written(NamedTuple):
-    """What was written: `audio_length` samples per channel, and the largest magnitude `peak` that
-    the decoder produced, before clipping (0 where nothing was decoded)."""
+    """What was written: `audio_length` samples per channel, the largest magnitude `peak` that the
+    decoder produced, before clipping (0 where nothing was decoded), and the ranges of time in
+    seconds (first, end) that a damaged file had lost (end None: unknown)."""
 
     audio_length: int
     sample_rate: int
     channels: int
     peak: float
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What `info` tells of a file.
-
-    Sizes are in bytes, `duration` in seconds; `kbps` is the bitrate of the payload and `ratio` the
-    size of the same audio as 16-bit PCM over `file_size`. All that needs the model's sample rate is
-    None where the model is not installed. `model` is as the file has it: any text at all.
-    """
-
-    version: int
-    model: str
-    audio_length: int
-    n_codebooks: int
-    language_model: bool
-    file_size: int
-    payload_size: int
-    sample_rate: int | None = None
-    channels: int | None = None
-    duration: float | None = None
-    kbps: float | None = None
-    ratio: float | None = None
+    lost: tuple[Lost, ...] = ()
 
 
 def compress_file(
@@ -61,34 +40,38 @@ def compress_file(
     target: Target,
     *,
     bandwidth: float | None = 6.0,
+    entropy: str = "none",
+    version: int = 1,
+    chunk: float = chunk_codes.KEY_SECONDS,
+    metadata: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Written:
-    """Compresses an audio file of any rate and channel count to an `.ecdc` file, version 0.
+    """Compresses an audio file of any rate and channel count to an `.ecdc` file.
 
     source, target: paths or binary streams; bandwidth: kbps, one that the model supports, None for
-    all codebooks. The target appears complete or not at all. Raises ValueError for an unsupported
-    bandwidth, for audio that is empty, NaN, infinite or too loud, and for a target that is the
-    source; OSError for files that cannot be read (also because they hold no audio) or written.
+    all codebooks; entropy: "none", "static" or "lm"; version: of the container, 1 or the
+    reference's 0; chunk: seconds per chunk of version 1, metadata: free JSON in its header. The
+    target appears complete or not at all. Raises ValueError for an unsupported bandwidth, entropy
+    mode or version, for audio that is empty, NaN, infinite or too loud, and for a target that is
+    the source; OSError for files that cannot be read (also because they hold no audio) or written.
     """
     n_q = codec.n_q(bandwidth)
+    open_writer = codec.piece_writer(n_q, entropy, version, chunk, metadata)
     _check_distinct(source, target)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(OutputFile(target, overwrite))
         reader = stack.enter_context(AudioReader(source, codec.sample_rate, codec.channels))
         stack.enter_context(naming(output.name))  # closing a file may write, too
-        # The header comes first and holds the length, which is known last.
-        payload = stack.enter_context((output.path.with_suffix(".payload")).open("xb+"))
-        stack.callback(Path(payload.name).unlink)
-        writer = ecdc.PieceWriter(payload, codec, n_q)
         encoder = _Encoder(codec, reader, n_q, progress)
-        for piece in encoder.pieces():
-            writer.write(piece)
-        header = writer.finish(encoder.length)
-        with output.path.open("wb") as file:
-            payload.seek(0)
-            file.write(header.to_bytes())
-            shutil.copyfileobj(payload, file)
+        file = stack.enter_context(output.path.open("wb+"))
+        if version == 1:
+            writer = open_writer(file)
+            for piece in encoder.pieces():
+                writer.write(piece)
+            writer.finish(encoder.length)
+        else:
+            _write_version_0(open_writer, encoder, file, output)
     return Written(encoder.length, codec.sample_rate, codec.channels, 0.0)
 
 
@@ -97,6 +80,11 @@ def decompress_file(
     target: Target,
     *,
     model: Codec | str | os.PathLike[str] | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    exact: bool = False,
+    strict: bool = False,
+    lm_checkpoint: str | os.PathLike[str] | None = None,
     encoding: Encoding = "pcm16",
     rescale: bool = False,
     overwrite: bool = False,
@@ -106,22 +94,37 @@ def decompress_file(
     """Decompresses an `.ecdc` file to a `.wav` or `.flac` file, or to a binary stream as a WAV.
 
     model: a codec, a model's name or a program file; None takes the model that the file names.
-    encoding, rescale: see `AudioWriter`. The target appears complete or not at all. Raises
-    ValueError for a file that is damaged, foreign or from an unknown model and for a target that is
-    the source, EOFError for a truncated one; OSError for files that cannot be read or written.
+    start, duration: the range to decode, in seconds; exact: as in the decode of the whole file,
+    whatever it costs. lm_checkpoint: see Codec.load, where `model` is no codec. encoding, rescale:
+    see `AudioWriter`. The target appears complete or not at
+    all. A damaged version 1 file is decoded as far as it survives, with silence for what is lost,
+    a DamageWarning and `lost` in the result; `strict` refuses it. Raises ValueError for a file that
+    is damaged (version 0, `strict`, or nothing survives), foreign or from an unknown model and for
+    a target that is the source, EOFError for a truncated one; OSError for files that cannot be read
+    or written.
     """
     name = target_name(source, "source")
     _check_distinct(source, target)
-    with _opened(source) as stream:
-        reader = ecdc.Reader(stream, name)
+    with opened(source) as stream:
+        header = container.read_header(stream, name)
         if model is None:
-            model = store.find_model(reader.header.model)
-        codec = model if isinstance(model, Codec) else Codec.load(model, threads=threads)
-        if codec.name != reader.header.model:
-            found = ecdc.shown_model(reader.header.model)
-            raise ValueError(f"{name}: written by model {found}, not {codec.name}")
-        length = reader.header.audio_length
-        pieces = reader.pieces(codec)
+            model = store.find_model(container.model_name(header))
+        if isinstance(model, Codec):
+            codec = model
+        else:
+            codec = Codec.load(model, threads=threads, lm_checkpoint=lm_checkpoint)
+        recording = codec.open_recording(stream, header, name)
+        blocks = decoding.decoded(
+            codec.program,
+            recording,
+            name,
+            threads=codec.threads,
+            start=start,
+            duration=duration,
+            exact=exact,
+            strict=strict,
+        )
+        length = recording.audio_length
         with AudioWriter(
             target,
             codec.sample_rate,
@@ -129,10 +132,17 @@ def decompress_file(
             encoding=encoding,
             rescale=rescale,
             overwrite=overwrite,
-            length=length,
+            length=length or 0,
         ) as writer:
-            _decode(codec, pieces, writer, lambda: length, progress)
-    return Written(length, codec.sample_rate, codec.channels, writer.peak)
+            written = 0
+            for block in blocks:
+                writer.write(block)
+                written += block.shape[1]
+                if progress:
+                    total = None if length is None else length / codec.sample_rate
+                    progress(written / codec.sample_rate, total)
+            lost = container.report_damage(recording, codec.program, name, strict)
+    return Written(written, codec.sample_rate, codec.channels, writer.peak, tuple(lost))
 
 
 def roundtrip_file(
@@ -165,50 +175,14 @@ def roundtrip_file(
         ) as writer,
     ):
         audio = _Encoder(codec, reader, n_q, progress)
-        _decode(codec, audio.pieces(), writer, lambda: audio.length, None)
+        written = 0
+        with codec.block_decoder() as decoder:
+            for piece in audio.pieces():
+                block = decoder.push(piece)[:, : audio.length - written]
+                writer.write(block)
+                written += block.shape[1]
+            writer.write(decoder.flush()[:, : audio.length - written])
     return Written(audio.length, codec.sample_rate, codec.channels, writer.peak)
-
-
-def info(source: Source, model: str | os.PathLike[str] | None = None) -> FileInfo:
-    """Describes an `.ecdc` file, also one whose model is missing or that has a language model.
-
-    model: a model's name or a program file; None takes the model that the file names. Raises
-    ValueError for a file that is damaged or foreign, ModelNotFoundError for a `model` that is not
-    there, EOFError for a truncated file; OSError for one that cannot be read.
-    """
-    name = target_name(source, "source")
-    with _opened(source) as stream:
-        header = ecdc.read_header(stream, name)
-        payload_size = sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
-    about = FileInfo(
-        version=0,
-        model=header.model,
-        audio_length=header.audio_length,
-        n_codebooks=header.n_codebooks,
-        language_model=header.language_model,
-        file_size=header.stored_size + payload_size,
-        payload_size=payload_size,
-    )
-    if model is None:
-        try:
-            path = store.find_model(header.model)
-        except ValueError:  # not installed, or not even a model's name
-            return about
-    else:
-        path = store.find_program(model)
-    layout = program.read_header(path)
-    if not header.language_model:
-        payload_size = ecdc.check_payload(layout, header, payload_size, name)
-    duration = header.audio_length / layout.sample_rate
-    return replace(
-        about,
-        payload_size=payload_size,
-        sample_rate=layout.sample_rate,
-        channels=layout.channels,
-        duration=duration,
-        kbps=payload_size * 8 / duration / 1000,
-        ratio=header.audio_length * layout.channels * 2 / about.file_size,
-    )
 
 
 class _Encoder:
@@ -247,26 +221,21 @@ class _Encoder:
             raise ValueError(f"{self._reader.name}: {reason}") from None
 
 
-def _decode(
-    codec: Codec,
-    pieces: Iterable[Piece],
-    writer: AudioWriter,
-    length: Callable[[], int],
-    progress: Progress | None,
+def _write_version_0(
+    open_writer: Callable[[IO[bytes]], Any], encoder: _Encoder, file: IO[bytes], output: OutputFile
 ) -> None:
-    """Decodes `pieces` into `writer`, without what exceeds `length()` samples (the last frame).
-
-    `length` may grow while `pieces` are made: complete frames never exceed what was encoded.
-    """
-    written = 0
-    with codec.block_decoder() as decoder:
-        for piece in pieces:
-            audio = decoder.push(piece)[:, : length() - written]
-            writer.write(audio)
-            written += audio.shape[1]
-            if progress:
-                progress(written / codec.sample_rate, length() / codec.sample_rate)
-        writer.write(decoder.flush()[:, : length() - written])
+    """The header comes first and holds the length, which is known last."""
+    with output.path.with_suffix(".payload").open("xb+") as payload:
+        try:
+            writer = open_writer(payload)
+            for piece in encoder.pieces():
+                writer.write(piece)
+            header = writer.finish(encoder.length)
+            payload.seek(0)
+            file.write(header.to_bytes())
+            shutil.copyfileobj(payload, file)
+        finally:
+            Path(payload.name).unlink()
 
 
 def _check_distinct(source: Source, target: Target) -> None:
@@ -286,7 +255,8 @@ def _status(file: Source | Target) -> os.stat_result | None:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
+def opened(source: Source) -> Iterator[IO[bytes]]:
+    """A binary stream of a path, or the stream itself."""
     if isinstance(source, (str, os.PathLike)):
         with Path(source).open("rb") as stream:
             yield stream

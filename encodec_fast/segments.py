@@ -45,6 +45,12 @@ class Piece(NamedTuple):
     start: bool
 
 
+class Gap(NamedTuple):
+    """Frames (whole segments, where a model codes those) whose codes are lost."""
+
+    length: int
+
+
 class SegmentEncoder:
     """Codes groups of whole segments (paper 3.1), on any number of threads."""
 
@@ -112,9 +118,13 @@ class Ordered(Generic[Item, Result]):
     wait for it. After an error, or without flush, `close` leaves no thread behind.
     """
 
-    def __init__(self, run: Callable[[list[Item]], list[Result]], threads: int) -> None:
+    def __init__(
+        self, run: Callable[[list[Item]], list[Result]], threads: int, live: bool = False
+    ) -> None:
+        """live: an item does not wait for others of its group."""
         self._run = run
         self._threads = threads
+        self._batch = 1 if live else threads * SEGMENT_LANES
         self._pool: ThreadPoolExecutor | None = None
         self._items: list[Item] = []
         self._groups: deque[Future[list[Result]]] = deque()
@@ -122,15 +132,19 @@ class Ordered(Generic[Item, Result]):
     def push(self, item: Item) -> list[Result]:
         """Add an item; returns results that are ready."""
         self._items.append(item)
-        if len(self._items) < self._threads * SEGMENT_LANES:
+        if len(self._items) < self._batch:
             return []
-        return self._share_out(self._threads)
+        return self._share_out(0 if self._batch == 1 else self._threads)
 
     def flush(self) -> list[Result]:
-        """The remaining results."""
-        results = self._share_out(0)
+        """The remaining results, of items that no more follow."""
+        results = self.drain()
         self.close()
         return results
+
+    def drain(self) -> list[Result]:
+        """The results of all items so far."""
+        return self._share_out(0)
 
     def close(self) -> None:
         """Drop what was not begun, and wait for what was."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUFFIX = ".safetensors"
+# Of a program's entropy model, beside it.
+ENTROPY_SUFFIX = ".entropy" + SUFFIX
 _DATA = Path(__file__).parent / "data"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -52,11 +54,16 @@ def check_name(name: str) -> str:
 
     Names come out of files that others wrote: one that leads out of the models folder is no name.
     """
-    if not _NAME.fullmatch(name):
+    if not _is_name(name):
         raise ValueError(
             f"{name[:100]!r} is not a model name: expected letters, digits, '.', '_' and '-'"
+            ", not ending in '.entropy'"
         )
     return name
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and not f"{name}{SUFFIX}".endswith(ENTROPY_SUFFIX)
 
 
 def find_model(name: str) -> Path:
@@ -90,12 +97,30 @@ def find_program(name_or_path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def find_entropy(name_or_path: str | os.PathLike[str]) -> Path:
+    """The entropy model of the model called `name_or_path`, or of the program at that path.
+
+    It is found by name as find_model finds a program, and beside a program that is given by its
+    path. Raises ModelNotFoundError.
+    """
+    if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
+        file = check_name(name_or_path) + ENTROPY_SUFFIX
+        places = [folder / file for folder in (_DATA, models_dir())]
+    else:
+        places = [Path(name_or_path).with_suffix(ENTROPY_SUFFIX)]
+    for path in places:
+        if path.is_file():
+            return path
+    looked = " or ".join(str(path) for path in places)
+    raise ModelNotFoundError(f"{name_or_path} has no entropy model (expected at {looked})")
+
+
 def list_programs() -> list[StoredProgram]:
     """All programs by name; a bundled one hides an imported one of the same name."""
     found: dict[str, StoredProgram] = {}
     for origin, folder in (("bundled", _DATA), ("user", models_dir())):
         for path in folder.glob(f"*{SUFFIX}"):
-            if path.is_file() and _NAME.fullmatch(path.stem):
+            if path.is_file() and _is_name(path.stem):
                 found.setdefault(path.stem, StoredProgram(path.stem, path, origin))
     return sorted(found.values())
 

@@ -30,6 +30,19 @@ def peer(request: pytest.FixtureRequest) -> Peer:
 
 
 @pytest.fixture(scope="session")
+def tiny_entropies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny programs, each with an entropy model."""
+    from language_models import tiny_entropy
+    from programs import tiny_program
+
+    folder = tmp_path_factory.mktemp("entropies")
+    for kind in ("reflect", "constant", "segments"):
+        tiny_program(folder, kind)
+        tiny_entropy(folder, kind)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def fb(peer: Peer) -> Any:
     """The PyPI package's model with the peer's weights; skips the test without that package."""
     from peers import import_encodec

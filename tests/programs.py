@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 DIMENSION, WIDTH, HOP, BOOKS, ENTRIES = 8, 6, 6, 4, 32
 
+DTYPES = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32"}
+
 Tensors = dict[str, npt.NDArray[Any]]
 
 
@@ -27,11 +29,16 @@ def from_bfloat16(array: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
 
 
 def write_program(path: Path, header: dict[str, Any], tensors: Tensors) -> Path:
-    """A program file: the safetensors layout, byte by byte; uint16 arrays hold bfloat16."""
-    table: dict[str, Any] = {"__metadata__": {"encodec_fast.program": json.dumps(header)}}
+    """A program file."""
+    return write_tensors(path, "encodec_fast.program", header, tensors)
+
+
+def write_tensors(path: Path, key: str, header: dict[str, Any], tensors: Tensors) -> Path:
+    """The safetensors layout, byte by byte, with the header under `key`; uint16 holds bfloat16."""
+    table: dict[str, Any] = {"__metadata__": {key: json.dumps(header)}}
     data = b""
     for name, array in tensors.items():
-        dtype = {"float32": "F32", "float16": "F16", "uint16": "BF16"}[str(array.dtype)]
+        dtype = DTYPES[str(array.dtype)]
         offsets = [len(data), len(data) + array.nbytes]
         table[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
         data += array.tobytes()

@@ -334,7 +334,7 @@ def test_module_level_decompress(
         assert rate == 8000 and np.array_equal(found, expected)
     monkeypatch.setenv("ENCODEC_FAST_MODELS", str(tmp_path))
     assert np.array_equal(ef.decompress(data)[0], expected)
-    with pytest.raises(ValueError, match="expected model tiny_constant, found tiny_reflect"):
+    with pytest.raises(ValueError, match="written by model tiny_reflect, not tiny_constant"):
         codecs("constant").decompress(data)
 
 

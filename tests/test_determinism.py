@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from containers import version_0
 from signals import FloatArray, program_material
 
 torch = pytest.importorskip("torch")
@@ -25,7 +26,6 @@ torch = pytest.importorskip("torch")
 from narrow import NAMES, narrow_model, narrow_program  # noqa: E402
 
 import encodec_fast as ef  # noqa: E402
-from encodec_fast import ecdc  # noqa: E402
 from encodec_fast.models.export import export_model  # noqa: E402
 from encodec_fast.segments import Piece  # noqa: E402
 
@@ -76,8 +76,13 @@ def test_chunks_give_the_bytes_of_the_whole_file(
     for chunk in chunks(rng, wav, 3 * codec.sample_rate):
         pieces += encoder.push(chunk)
     pieces += encoder.flush()
+    n_q = codec.n_q(bandwidth)
+    assert version_0(codec, wav.shape[1], n_q, pieces) == codec.compress(wav, bandwidth, version=0)
     buffer = io.BytesIO()
-    ecdc.write(buffer, codec, wav.shape[1], codec.n_q(bandwidth), pieces)
+    writer = codec.piece_writer(n_q)(buffer)
+    for piece in pieces:
+        writer.write(piece)
+    writer.finish(wav.shape[1])
     assert buffer.getvalue() == codec.compress(wav, bandwidth)
 
 

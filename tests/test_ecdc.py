@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from containers import version_0
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,14 +53,16 @@ def random_pieces(layout: Layout, length: int, n_q: int, seed: int = 0) -> list[
 
 
 def written(layout: Layout, length: int, n_q: int, pieces: list[Piece]) -> bytes:
-    stream = io.BytesIO()
-    ecdc.write(stream, layout, length, n_q, pieces)
-    return stream.getvalue()
+    return version_0(layout, length, n_q, pieces)
 
 
 def read(layout: Layout, data: bytes) -> tuple[ecdc.Header, list[Piece]]:
-    reader = ecdc.Reader(io.BytesIO(data), "file")
-    return reader.header, list(reader.pieces(layout))
+    reader = reader_of(layout, io.BytesIO(data))
+    return reader.header, list(reader.pieces()[1])
+
+
+def reader_of(layout: Layout, stream: io.BytesIO) -> ecdc.Reader:
+    return ecdc.Reader(stream, ecdc.read_header(stream, "file"), layout, "file")
 
 
 def joined(pieces: list[Piece]) -> list[Piece]:
@@ -164,8 +167,8 @@ def test_short_reads_are_completed() -> None:
             return False
 
     pieces = random_pieces(SEGMENTED, 100001, 4)
-    reader = ecdc.Reader(Pipe(written(SEGMENTED, 100001, 4, pieces)))
-    assert_same(list(reader.pieces(SEGMENTED)), pieces)
+    reader = reader_of(SEGMENTED, Pipe(written(SEGMENTED, 100001, 4, pieces)))
+    assert_same(list(reader.pieces()[1]), pieces)
 
 
 @pytest.mark.parametrize(("layout", "length"), [(CAUSAL, 1000), (SEGMENTED, 48000)])
@@ -178,7 +181,7 @@ def test_truncation_at_every_byte(layout: Layout, length: int, seekable: bool) -
     data = written(layout, length, 2, random_pieces(layout, length, 2))
     for size in range(len(data)):
         with pytest.raises(EOFError):
-            list(ecdc.Reader(Stream(data[:size])).pieces(layout))
+            list(reader_of(layout, Stream(data[:size])).pieces()[1])
 
 
 def damaged(**changes: Any) -> bytes:
@@ -205,7 +208,7 @@ def test_a_wrong_header_is_a_value_error(changes: dict[str, Any]) -> None:
 def test_absurd_lengths_fail_at_once() -> None:
     for layout in (CAUSAL, SEGMENTED):
         with pytest.raises(EOFError, match="truncated"):
-            ecdc.Reader(io.BytesIO(damaged(al=(1 << 63) - 1))).pieces(layout)
+            reader_of(layout, io.BytesIO(damaged(m=layout.name, al=(1 << 63) - 1)))
     with pytest.raises(ValueError, match="bytes of metadata"):
         read(CAUSAL, b"ECDC\x00\xff\xff\xff\xff{}")
 
@@ -228,8 +231,10 @@ def test_foreign_files(data: bytes) -> None:
 def test_what_this_version_cannot_read() -> None:
     with pytest.raises(ecdc.UnsupportedFileError, match="language model"):
         read(CAUSAL, damaged(lm=True))
-    with pytest.raises(ecdc.UnsupportedFileError, match="version 1"):
-        read(CAUSAL, b"ECDC\x01" + damaged()[5:])
+    with pytest.raises(ecdc.UnsupportedFileError, match="version 2"):
+        read(CAUSAL, b"ECDC\x02" + damaged()[5:])
+    with pytest.raises(ValueError, match="written by model other, not encodec_24khz"):
+        read(CAUSAL, damaged(m="other"))
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, -1.0])

@@ -62,3 +62,24 @@ def test_a_name_from_a_file_is_never_a_path(folder: Path, name: str) -> None:
 def test_a_missing_path_is_no_name(folder: Path) -> None:
     with pytest.raises(store.ModelNotFoundError, match="no program file"):
         store.find_program(folder / "absent.safetensors")
+
+
+def test_entropy_models_are_beside_programs(folder: Path) -> None:
+    mine = folder / "mine.entropy.safetensors"
+    for path in (folder / "mine.safetensors", folder / "bare.safetensors", mine):
+        path.touch()
+    assert store.find_entropy("mine") == mine
+    assert store.find_entropy(folder / "mine.safetensors") == mine
+    assert store.find_entropy(str(folder / "mine.safetensors")) == mine
+    for name in ("bare", folder / "bare.safetensors", "encodec_24khz"):
+        with pytest.raises(store.ModelNotFoundError, match=r"has no entropy model.*\.entropy\."):
+            store.find_entropy(name)
+    with pytest.raises(ValueError, match="not a model name"):
+        store.find_entropy("..")
+
+
+def test_an_entropy_model_is_no_program(folder: Path) -> None:
+    (folder / "mine.entropy.safetensors").touch()
+    assert "mine.entropy" not in [program.name for program in store.list_programs()]
+    with pytest.raises(ValueError, match=r"not ending in '\.entropy'"):
+        store.find_model("mine.entropy")

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 namespace encodec_fast {
 
@@ -28,6 +30,26 @@ NewArray<T, 2> new_array(size_t rows, size_t columns) {
   return NewArray<T, 2>(data, {rows, columns}, owner);
 }
 
+template <typename T>
+NewArray<T, 1> new_array(size_t size) {
+  T* data = new T[std::max<size_t>(size, 1)];
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return NewArray<T, 1>(data, {size}, owner);
+}
+
+// Without a copy.
+template <typename T>
+NewArray<T, 1> to_array(std::vector<T> values) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return NewArray<T, 1>(kept->data(), {kept->size()}, owner);
+}
+
+inline nb::bytes to_bytes(const std::vector<uint8_t>& v) { return nb::bytes(v.data(), v.size()); }
+inline const uint8_t* bytes_begin(const nb::bytes& b) {
+  return static_cast<const uint8_t*>(b.data());
+}
+
 inline void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
@@ -44,5 +66,7 @@ int64_t columns_of(const A& a) {
 void bind_program(nb::module_& m);
 void bind_streams(nb::module_& m);
 void bind_entropy(nb::module_& m);
+void bind_coders(nb::module_& m);
+void bind_language_model(nb::module_& m);
 
 }  // namespace encodec_fast

@@ -12,6 +12,8 @@ NB_MODULE(_core, m) {
   bind_program(m);
   bind_streams(m);
   bind_entropy(m);
+  bind_coders(m);
+  bind_language_model(m);
   m.def(
       "isa", [] { return std::string(isa().name); },
       "The instruction set in use: portable, avx2, avx512 or avx512vnni.");

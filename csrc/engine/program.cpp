@@ -24,65 +24,7 @@ void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
-// Element [i][j] of the matrix is weight[i * k_stride + j * n_stride].
-void pack_panels(const float* weight, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride,
-                 float* panels) {
-  for (int64_t j = 0; j < n; ++j) {
-    float* column = panels + (j / kPanel) * kPanel * k + j % kPanel;
-    for (int64_t i = 0; i < k; ++i) column[i * kPanel] = weight[i * k_stride + j * n_stride];
-  }
-}
-
-void pack_panels(const uint16_t* weight, int64_t k, int64_t n, int64_t k_stride, int64_t n_stride,
-                 uint16_t* panels) {
-  const int64_t depth = k + k % 2;
-  for (int64_t j = 0; j < n; ++j) {
-    uint16_t* column = panels + (j / kPanel) * kPanel * depth + j % kPanel * 2;
-    for (int64_t i = 0; i < k; ++i)
-      column[i / 2 * 2 * kPanel + i % 2] = weight[i * k_stride + j * n_stride];
-  }
-}
-
-int64_t padded(int64_t n) { return (n + kPanel - 1) / kPanel * kPanel; }
-
-template <typename T>
-Matrix pack(const T* weight, int64_t k, int64_t n, const float* bias) {
-  Matrix m;
-  m.k = k;
-  m.n = n;
-  m.bfloat16 = sizeof(T) == sizeof(uint16_t);
-  m.packed.assign(m.bytes(), 0);
-  pack_panels(weight, k, n, n, 1, reinterpret_cast<T*>(m.packed.data()));
-  if (bias != nullptr) m.bias.assign(bias, bias + n);
-  return m;
-}
-
-// Copies the panels to `to` and frees their own copy.
-void settle(Matrix& m, uint8_t* to) {
-  std::copy(m.packed.begin(), m.packed.end(), to);
-  std::vector<uint8_t>().swap(m.packed);
-  if (m.bfloat16) {
-    m.panels16 = reinterpret_cast<const uint16_t*>(to);
-  } else {
-    m.panels = reinterpret_cast<const float*>(to);
-  }
-}
-
 }  // namespace
-
-size_t Matrix::bytes() const {
-  return static_cast<size_t>(padded(n)) * (bfloat16
-                                               ? static_cast<size_t>(k + k % 2) * sizeof(uint16_t)
-                                               : static_cast<size_t>(k) * sizeof(float));
-}
-
-Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias) {
-  return pack(weight, k, n, bias);
-}
-
-Matrix pack_matrix(const uint16_t* weight, int64_t k, int64_t n, const float* bias) {
-  return pack(weight, k, n, bias);
-}
 
 Graph::Graph(int64_t in_channels) {
   require(in_channels >= 1 && in_channels <= kMaxChannels,
@@ -189,17 +131,9 @@ void Graph::seal() {
     require(values_[v].last_use >= 0, "graph: nothing reads value " + std::to_string(v));
   }
   check_lengths();
-  size_t bytes = 0;
-  for (const Op& op : ops_)
-    bytes += whole_lines(op.weight.bytes()) + whole_lines(op.recurrent.bytes());
-  weights_ = allocate(bytes);
-  uint8_t* to = weights_.get();
-  for (Op& op : ops_) {
-    for (Matrix* m : {&op.weight, &op.recurrent}) {
-      settle(*m, to);
-      to += whole_lines(m->bytes());
-    }
-  }
+  std::vector<Matrix*> matrices;
+  for (Op& op : ops_) matrices.insert(matrices.end(), {&op.weight, &op.recurrent});
+  weights_ = settle(matrices);
   sealed_ = true;
 }
 
@@ -215,7 +149,7 @@ void Graph::update_start_rows() {
 }
 
 Codebooks::Codebooks(const float* entries, int64_t n_q, int64_t size, int64_t dim)
-    : n_q_(n_q), size_(size), dim_(dim), padded_size_(padded(size)) {
+    : n_q_(n_q), size_(size), dim_(dim), padded_size_(whole_panels(size)) {
   require(n_q >= 1 && n_q <= 1024, "codebooks: expected 1..1024 codebooks");
   require(size >= 2 && size <= 65536, "codebooks: expected 2..65536 entries");
   require(dim >= 1 && dim <= kMaxChannels, "codebooks: dimension out of range");

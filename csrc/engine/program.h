@@ -6,26 +6,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/matrix.h"
 #include "engine/memory.h"
 #include "engine/shortlist.h"
 #include "kernels/rvq.h"
 
 namespace encodec_fast {
-
-// A [k][n] matrix in panels (kernels/gemm.h), float32 or bfloat16, and its bias row.
-struct Matrix {
-  int64_t k = 0, n = 0;
-  std::vector<float> bias;
-  const float* panels = nullptr;  // one of these two, once the graph is sealed
-  const uint16_t* panels16 = nullptr;
-  bool bfloat16 = false;
-  std::vector<uint8_t> packed;  // the panels until then
-
-  size_t bytes() const;
-};
-
-Matrix pack_matrix(const float* weight, int64_t k, int64_t n, const float* bias);
-Matrix pack_matrix(const uint16_t* weight, int64_t k, int64_t n, const float* bias);  // bfloat16
 
 enum class OpKind { kConv, kConvTranspose, kLstm };
 

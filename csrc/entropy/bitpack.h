@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 namespace encodec_fast {
 
@@ -12,12 +11,16 @@ class BitPacker {
  public:
   explicit BitPacker(int bits);  // 1..16, else std::invalid_argument
 
-  // Appends the bytes that are complete to out. Throws std::invalid_argument for a value that does
-  // not fit and then leaves the packer and out as they were.
-  void push(const uint16_t* values, int64_t count, std::vector<uint8_t>& out);
+  // The bytes that are complete after `count` more values.
+  int64_t packed_size(int64_t count) const { return (filled_ + count * bits_) / 8; }
 
-  // Appends the last, partly filled byte, if there is one, and starts anew on a byte boundary.
-  void flush(std::vector<uint8_t>& out);
+  // Writes those bytes. Throws std::invalid_argument for a value that does not fit and then leaves
+  // the packer as it was.
+  void push(const uint16_t* values, int64_t count, uint8_t* out);
+
+  // Starts anew on a byte boundary. Writes the last, partly filled byte and returns true, if there
+  // is one.
+  bool flush(uint8_t* out);
 
  private:
   int bits_;
@@ -29,8 +32,11 @@ class BitUnpacker {
  public:
   explicit BitUnpacker(int bits);
 
-  // Appends all values completed by these bytes to out.
-  void push(const uint8_t* bytes, int64_t count, std::vector<uint16_t>& out);
+  // The values that are complete after `count` more bytes.
+  int64_t unpacked_size(int64_t count) const { return (filled_ + count * 8) / bits_; }
+
+  // Writes those values.
+  void push(const uint8_t* bytes, int64_t count, uint16_t* out);
 
  private:
   int bits_;

@@ -31,6 +31,12 @@ void activate(const float* x, const float* add, float* out, float* elu_out, int6
   if (elu_out != nullptr) store_part(elu_out + i, elu(y), n - i);
 }
 
+void gelu(float* x, int64_t n) noexcept {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(x + i, gelu(load(x + i)));
+  if (i < n) store_part(x + i, gelu(load_part(x + i, n - i)), n - i);
+}
+
 void lstm_cell(const float* gates, float* cell, float* out, int64_t hidden) noexcept {
   int64_t j = 0;
   for (; j + kLanes <= hidden; j += kLanes) {

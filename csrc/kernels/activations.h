@@ -11,6 +11,9 @@ namespace EF_ISA {
 // out and elu may be x or add.
 void activate(const float* x, const float* add, float* out, float* elu, int64_t n) noexcept;
 
+// x = GELU(x), [n].
+void gelu(float* x, int64_t n) noexcept;
+
 // One LSTM step of one row. gates [4 * hidden] in the order i, f, g, o (before their activations);
 // cell [hidden] is updated in place: c = fma(f, c, i * g); out [hidden] = o * tanh(c).
 void lstm_cell(const float* gates, float* cell, float* out, int64_t hidden) noexcept;

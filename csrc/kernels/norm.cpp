@@ -1,37 +1,26 @@
 #include "kernels/norm.h"
 
 #include "kernels/elementary.h"
+#include "kernels/fold.h"
 
 namespace encodec_fast::EF_ISA {
 namespace {
 
-constexpr int kSumLanes = 16;
-constexpr int kVecs = kSumLanes / kLanes;
-
-inline float fold(const Vec (&acc)[kVecs]) noexcept {
-  float lane[kSumLanes];
-  for (int v = 0; v < kVecs; ++v) store(lane + v * kLanes, acc[v]);
-  for (int width = kSumLanes / 2; width > 0; width /= 2) {
-    for (int j = 0; j < width; ++j) lane[j] += lane[j + width];
-  }
-  return lane[0];
-}
-
 // Runs add(acc, x) over all elements; the missing lanes of the last row take `neutral`.
 template <typename Add>
 inline float reduce(const float* x, int64_t n, float neutral, Add add) noexcept {
-  Vec acc[kVecs];
-  for (int v = 0; v < kVecs; ++v) acc[v] = broadcast(0.0f);
+  Vec acc[kFoldVecs];
+  for (int v = 0; v < kFoldVecs; ++v) acc[v] = broadcast(0.0f);
   int64_t i = 0;
-  for (; i + kSumLanes <= n; i += kSumLanes) {
-    for (int v = 0; v < kVecs; ++v) acc[v] = add(acc[v], load(x + i + v * kLanes));
+  for (; i + kFoldLanes <= n; i += kFoldLanes) {
+    for (int v = 0; v < kFoldVecs; ++v) acc[v] = add(acc[v], load(x + i + v * kLanes));
   }
   if (i < n) {
-    float row[kSumLanes];
-    for (int j = 0; j < kSumLanes; ++j) row[j] = i + j < n ? x[i + j] : neutral;
-    for (int v = 0; v < kVecs; ++v) acc[v] = add(acc[v], load(row + v * kLanes));
+    float row[kFoldLanes];
+    for (int j = 0; j < kFoldLanes; ++j) row[j] = i + j < n ? x[i + j] : neutral;
+    for (int v = 0; v < kFoldVecs; ++v) acc[v] = add(acc[v], load(row + v * kLanes));
   }
-  return fold(acc);
+  return fold_sum(acc);
 }
 
 // What is added.
@@ -91,6 +80,27 @@ void normalize(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t 
     return finish<kPlain>(term, add, rows, channels, out, elu_out);
   }
   finish<kNormed>(term, add, rows, channels, out, elu_out);
+}
+
+void layer_norm(const float* x, const float* scale, const float* offset, float eps, int64_t rows,
+                int64_t channels, float* out) noexcept {
+  const float count = static_cast<float>(channels);
+  for (int64_t t = 0; t < rows; ++t, x += channels, out += channels) {
+    const float mean = sum(x, channels) / count;
+    const float variance = sum_squares(x, channels, mean) / count;
+    const Vec center = broadcast(mean);
+    const Vec factor = broadcast(1.0f / __builtin_sqrtf(variance + eps));
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      const Vec y = fma(load(x + c) - center, load(scale + c) * factor, load(offset + c));
+      store(out + c, y);
+    }
+    if (c == channels) continue;
+    const int64_t rest = channels - c;
+    const Vec y = fma(load_part(x + c, rest) - center, load_part(scale + c, rest) * factor,
+                      load_part(offset + c, rest));
+    store_part(out + c, y, rest);
+  }
 }
 
 }  // namespace encodec_fast::EF_ISA

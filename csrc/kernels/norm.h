@@ -1,4 +1,4 @@
-// Reductions in one fixed shape, and group norm's last step.
+// Reductions in one fixed shape, group norm's last step and layer norm.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,11 @@ float sum_squares(const float* x, int64_t n, float mean) noexcept;  // of (x - m
 // it is null. out and elu may be the x of either.
 void normalize(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t channels,
                float* out, float* elu) noexcept;
+
+// Of each row [channels]: mean = sum / channels, variance = sum_squares / channels, both as above,
+// out = fma(x - mean, scale * (1 / sqrt(variance + eps)), offset). out may be x.
+void layer_norm(const float* x, const float* scale, const float* offset, float eps, int64_t rows,
+                int64_t channels, float* out) noexcept;
 }  // namespace EF_ISA
 #endif
 

@@ -3,7 +3,9 @@
 // per lane, so no result depends on the width.
 //
 // larger and smaller give the second where neither is (equal, or not a number). load_pair reads
-// bfloat16, the upper half of a float32: the even values and the odd ones.
+// bfloat16, the upper half of a float32: the even values and the odd ones. truncate rounds towards
+// zero; the sign of a zero may differ between levels. sum_lanes adds in an order of its own: for
+// sums that are exact in any order.
 //
 // Everything lives in a namespace named after the instruction set: two copies of one symbol would
 // let the linker keep the copy with the wider instructions for every caller.
@@ -56,6 +58,10 @@ inline Vec with_sign_of(Vec x, Vec sign) noexcept {
   const __m512i bits = _mm512_and_si512(_mm512_castps_si512(sign.v), _mm512_set1_epi32(INT32_MIN));
   return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(x.v), bits))};
 }
+inline Vec truncate(Vec x) noexcept {
+  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
+}
+inline float sum_lanes(Vec x) noexcept { return _mm512_reduce_add_ps(x.v); }
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)))};
@@ -93,6 +99,14 @@ inline Vec select_greater(Vec a, Vec b, Vec yes, Vec no) noexcept {
 inline Vec magnitude(Vec x) noexcept { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
 inline Vec with_sign_of(Vec x, Vec sign) noexcept {
   return {_mm256_or_ps(x.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.v))};
+}
+inline Vec truncate(Vec x) noexcept {
+  return {_mm256_round_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
+}
+inline float sum_lanes(Vec x) noexcept {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
@@ -174,6 +188,18 @@ inline Vec magnitude(Vec x) noexcept {
 inline Vec with_sign_of(Vec x, Vec sign) noexcept {
   return lanes(
       [&](int i) { return float_of(bits_of(x.v[i]) | (bits_of(sign.v[i]) & 0x80000000u)); });
+}
+inline Vec truncate(Vec x) noexcept {
+  return lanes([&](int i) {
+    const float v = x.v[i];  // 2^23 and beyond are whole; not a number fails the comparison, too
+    return v > -8388608.0f && v < 8388608.0f ? static_cast<float>(static_cast<int32_t>(v)) : v;
+  });
+}
+inline float sum_lanes(Vec x) noexcept {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) x.v[i] += x.v[i + width];
+  }
+  return x.v[0];
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   return lanes([&](int i) { return float_of((bits_of(shifted.v[i]) << 23) + 0x3f800000u); });

@@ -29,6 +29,7 @@ RELEASED = {
     "encodec_lm_24khz": "encodec_lm_24khz-1608e3c0.th",
     "encodec_lm_48khz": "encodec_lm_48khz-7add9fc3.th",
 }
+LM_HEADS = 8
 LM_CODECS = {"lm_24khz": "encodec_24khz", "lm_48khz": "encodec_48khz"}
 
 _RENAMES = (
@@ -91,13 +92,14 @@ def load_checkpoint(source: str | Path, config: str | ModelConfig | None = None)
     return model.eval()
 
 
-def load_lm_checkpoint(
+def load_language_model(
     source: str | Path, config: str | ModelConfig | None = None
 ) -> LanguageModel:
-    """The language model of a released `.th` state dict (a name or a file), in eval mode.
+    """The language model of a state dict with Meta's key names, float32, in eval mode.
 
-    config: the codec's configuration or its name, taken from the file name where possible. Raises
-    as `load_checkpoint` does.
+    source: a released model's name (downloaded) or a file. config: the codec's configuration or its
+    name, taken from the file name where possible. Width and layers are those of the weights, which
+    do not tell the heads: there are 8, as in the released models. Raises as `load_checkpoint` does.
     """
     path = _locate(source)
     if config is None:
@@ -105,8 +107,16 @@ def load_lm_checkpoint(
         if not named:
             raise ValueError(f"{path}: give the codec's config, the file name does not tell it")
         config = named[0]
-    model = LanguageModel(_config(config, path))
-    _fill(model, _state_dict(_read(path), path), path)
+    state = _state_dict(_read(path), path)
+    layers = {key.split(".")[2] for key in state if key.startswith("transformer.layers.")}
+    embedding = state.get("emb.0.weight")
+    dim = 200 if embedding is None or embedding.dim() != 2 else embedding.shape[1]
+    if dim < 4 or dim % LM_HEADS or dim % 2:
+        raise ValueError(f"{path}: does not fit the model: no {LM_HEADS} heads in {dim} dimensions")
+    # Without memory until the weights turn out to have these shapes.
+    with torch.device("meta"):
+        model = LanguageModel(_config(config, path), dim, LM_HEADS, len(layers))
+    _fill(model, state, path, assign=True)
     return model.eval()
 
 
@@ -286,8 +296,9 @@ def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load a complete and finite state dict, or raise one ValueError with the first few faults."""
+def _fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, assign: bool = False) -> None:
+    """Load a complete and finite state dict, or raise one ValueError with the first few faults.
+    assign: the model's own tensors have no memory."""
     expected = model.state_dict()
     faults = [f"missing {key}" for key in expected if key not in state]
     faults += [f"unexpected {key}" for key in state if key not in expected]
@@ -299,4 +310,4 @@ def _fill(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise ValueError(f"{path}: does not fit the model: {'; '.join(faults[:3])}{more}")
-    model.load_state_dict({key: value.float() for key, value in state.items()})
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=assign)

@@ -24,7 +24,8 @@ Op = dict[str, Any]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def _array(tensor: Tensor | nn.Module | None) -> npt.NDArray[np.float32]:
+def as_array(tensor: Tensor | nn.Module | None) -> npt.NDArray[np.float32]:
+    """A parameter as contiguous float32."""
     assert isinstance(tensor, Tensor)
     return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
@@ -54,8 +55,8 @@ class _OpList:
         if norm is None:
             return None
         return {
-            "scale": self._tensor("norm.scale", _array(norm.weight)),
-            "offset": self._tensor("norm.offset", _array(norm.bias)),
+            "scale": self._tensor("norm.scale", as_array(norm.weight)),
+            "offset": self._tensor("norm.offset", as_array(norm.bias)),
             "eps": norm.eps,
         }
 
@@ -64,7 +65,7 @@ class _OpList:
             raise ValueError(
                 f"model: expected convolutions without dilation, found {layer.dilation}"
             )
-        weight = _array(layer.conv.weight)  # [out, in, kernel]
+        weight = as_array(layer.conv.weight)  # [out, in, kernel]
         out, _, kernel = weight.shape
         padding = kernel - layer.stride
         right = 0 if layer.causal else padding // 2
@@ -78,13 +79,13 @@ class _OpList:
                 "pad": [padding - right, right],
                 "pad_mode": layer.pad_mode,
                 "weight": self._tensor("weight", weight.transpose(2, 1, 0).reshape(-1, out)),
-                "bias": self._tensor("bias", _array(layer.conv.bias)),
+                "bias": self._tensor("bias", as_array(layer.conv.bias)),
                 "norm": self._norm(layer.norm),
             }
         )
 
     def conv_transpose(self, layer: ConvTranspose1d) -> None:
-        weight = _array(layer.conv.weight)  # [in, out, 2 * stride]
+        weight = as_array(layer.conv.weight)  # [in, out, 2 * stride]
         stride = layer.stride
         # Output row t, phase j takes tap j of input row t and tap j + stride of row t - 1.
         halves = (weight[:, :, stride:], weight[:, :, :stride])
@@ -96,7 +97,7 @@ class _OpList:
                 "stride": stride,
                 "trim_left": 0 if layer.causal else stride - stride // 2,
                 "weight": self._tensor("weight", np.concatenate(rows)),
-                "bias": self._tensor("bias", _array(layer.conv.bias)),
+                "bias": self._tensor("bias", as_array(layer.conv.bias)),
                 "norm": self._norm(layer.norm),
             }
         )
@@ -118,7 +119,7 @@ class _OpList:
         for layer in range(lstm.num_layers):
             last = layer == lstm.num_layers - 1
             parameters = {
-                name: _array(getattr(lstm, f"{name}_l{layer}"))
+                name: as_array(getattr(lstm, f"{name}_l{layer}"))
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             }
             self._append(
@@ -167,10 +168,10 @@ def _header(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _stored(
+def stored_as(
     tensors: dict[str, npt.NDArray[np.float32]], weights: frozenset[str], dtype: str
 ) -> dict[str, Tensor]:
-    """The tensors as they are written: bfloat16 is for the matrices alone."""
+    """The tensors as they are written: bfloat16 is for `weights` alone."""
     stored = {}
     for name, array in tensors.items():
         rounded = "float32" if dtype == "bfloat16" and name not in weights else dtype
@@ -200,12 +201,22 @@ def export_model(model: EncodecModel, path: str | Path, dtype: str = "float32") 
     ops = header["encoder"] + header["decoder"]
     weights = frozenset(op[key] for op in ops for key in ("weight", "recurrent") if key in op)
     books = [model.quantizer.codebook(q).embed for q in range(model.config.n_codebooks)]
-    tensors["codebooks"] = np.stack([_array(book) for book in books])
-    stored = _stored(tensors, weights, dtype)
+    tensors["codebooks"] = np.stack([as_array(book) for book in books])
+    stored = stored_as(tensors, weights, dtype)
+    write_tensors(path, stored, METADATA_KEY, header)
+
+
+def write_tensors(
+    path: str | Path, tensors: dict[str, Tensor], key: str, description: dict[str, Any]
+) -> None:
+    """Write a safetensors file whose metadata holds `description` as JSON under `key`.
+
+    It appears under its name only when it is complete.
+    """
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        data = save(stored, metadata={METADATA_KEY: json.dumps(header)})
+        data = save(tensors, metadata={key: json.dumps(description)})
         partial.write_bytes(data)  # with the permissions of the umask, unlike save_file
         partial.replace(target)
     finally:

@@ -1,7 +1,9 @@
 """The entropy language model: predicts each frame's codes from the frames before (paper 3.3).
 
 A Transformer over time whose input is the sum of the embeddings of the previous frame's codes. The
-state dict has the released checkpoints' key names.
+state dict has the released checkpoints' key names. One step at a time, the operations and their
+order are the reference's, so that the probabilities are its own to the last bit, as files written
+with a language model need them (models/lm_coder.py).
 """
 
 from __future__ import annotations
@@ -23,49 +25,27 @@ def positions(offset: int, count: int, dim: int) -> Tensor:
     return torch.cat([phase.cos(), phase.sin()], dim=-1)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention of the new steps over the past and themselves."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-
-    def forward(self, x: Tensor, past: Tensor, reach: int) -> Tensor:
-        """New steps x [B, T, dim] after past steps [B, P, dim]; each sees `reach` steps back."""
-        queries_weight, keys_weight = self.in_proj_weight.tensor_split([x.shape[-1]])
-        queries_bias, keys_bias = self.in_proj_bias.tensor_split([x.shape[-1]])
-        keys, values = F.linear(torch.cat([past, x], dim=1), keys_weight, keys_bias).chunk(2, -1)
-        queries = F.linear(x, queries_weight, queries_bias)
-        key_at = torch.arange(keys.shape[1], device=x.device)
-        delta = key_at[past.shape[1] :, None] - key_at
-        split = [
-            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2)
-            for part in (queries, keys, values)
-        ]
-        visible = (delta >= 0) & (delta <= reach)
-        mixed = F.scaled_dot_product_attention(split[0], split[1], split[2], visible)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return out
-
-
 class TransformerLayer(nn.Module):
     """One post-norm layer: attention, then a feed-forward block of four times the width."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.self_attn = SelfAttention(dim, heads)
+        self.self_attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.linear1 = nn.Linear(dim, 4 * dim)
         self.linear2 = nn.Linear(4 * dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, past: Tensor, reach: int) -> Tensor:
-        """[B, T, dim] to the same shape; `past` [B, P, dim] are this layer's earlier inputs."""
-        x = self.norm1(x + self.self_attn(x, past, reach))
+        """[B, T, dim] to the same shape; `past` [B, P, dim] are this layer's earlier inputs. Each
+        step attends to itself and to `reach` steps before it."""
+        keys = torch.cat([past, x], dim=1)
+        key_at = torch.arange(keys.shape[1], device=x.device)
+        delta = key_at[past.shape[1] :, None] - key_at
+        hidden = ~((delta >= 0) & (delta <= reach))
+        # need_weights: with it another computation, other in the last bits, is chosen.
+        mixed, _ = self.self_attn(x, keys, keys, attn_mask=hidden, need_weights=False)
+        x = self.norm1(x + mixed)
         out: Tensor = self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
         return out
 
@@ -124,7 +104,9 @@ class LanguageModel(nn.Module):
         n_q, steps = indices.shape[1:]
         if not 1 <= n_q <= len(self.emb):
             raise ValueError(f"indices must hold 1 to {len(self.emb)} codebooks, not {n_q}")
-        x = torch.stack([self.emb[k](indices[:, k]) for k in range(n_q)]).sum(dim=0)
+        x = self.emb[0](indices[:, 0])
+        for k in range(1, n_q):
+            x = x + self.emb[k](indices[:, k])
         out, states = self.transformer(x, states, offset)
         logits = torch.stack([self.linears[k](out) for k in range(n_q)], dim=1)
-        return logits.softmax(dim=-1).permute(0, 3, 1, 2), states, offset + steps
+        return logits.permute(0, 3, 1, 2).softmax(dim=1), states, offset + steps

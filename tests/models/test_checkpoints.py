@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encodec_fast.models.checkpoints import (
     load_checkpoint,
-    load_lm_checkpoint,
+    load_language_model,
     read_transformers_config,
 )
 from encodec_fast.models.config import CONFIGS, ModelConfig
@@ -271,12 +271,48 @@ def test_published_transformers_configurations(tmp_path: Path) -> None:
 def test_language_model_checkpoints(tmp_path: Path) -> None:
     model = LanguageModel(replace(CONFIGS["encodec_24khz"]))
     torch.save(model.state_dict(), tmp_path / "encodec_lm_24khz.th")
-    loaded = load_lm_checkpoint(tmp_path / "encodec_lm_24khz.th")
+    loaded = load_language_model(tmp_path / "encodec_lm_24khz.th")
     assert loaded.config == CONFIGS["encodec_24khz"] and not loaded.training
     indices = torch.randint(0, 1025, (1, 32, 3))
     assert torch.equal(loaded(indices)[0], model.eval()(indices)[0])
     unnamed = (tmp_path / "encodec_lm_24khz.th").rename(tmp_path / "lm.th")
     with pytest.raises(ValueError, match="give the codec's config"):
-        load_lm_checkpoint(unnamed)
+        load_language_model(unnamed)
     with pytest.raises(ValueError, match=r"unexpected emb\.16\.weight"):
-        load_lm_checkpoint(unnamed, "encodec_48khz")
+        load_language_model(unnamed, "encodec_48khz")
+
+
+def test_a_language_model_has_the_size_of_its_weights(tmp_path: Path) -> None:
+    config = replace(CAUSAL, bandwidths=(1.5, 3.0))
+    small = LanguageModel(config, dim=16, heads=8, layers=2).eval()
+    torch.save({key: value.half() for key, value in small.state_dict().items()}, tmp_path / "lm.th")
+    loaded = load_language_model(tmp_path / "lm.th", config)
+    assert len(loaded.transformer.layers) == 2
+    for key, value in loaded.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, small.state_dict()[key].half().float())
+    indices = torch.randint(0, 17, (1, 3, 5))
+    assert loaded(indices)[0].shape == (1, 16, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda s: s.pop("transformer.layers.1.norm1.bias"), "missing transformer.layers.1.norm1"),
+        (lambda s: s.pop("emb.0.weight"), "missing emb.0.weight"),
+        (lambda s: s["linears.1.bias"].fill_(torch.nan), "linears.1.bias holds NaN"),
+        (lambda s: s.update({"emb.0.weight": torch.zeros(17, 20)}), "no 8 heads in 20 dimensions"),
+        (lambda s: s.update({"emb.0.weight": torch.zeros(17, 0)}), "no 8 heads in 0 dimensions"),
+        (lambda s: s.update({"emb.0.weight": torch.zeros(1, 1 << 20)}), "has shape"),
+        (lambda s: s.update({"transformer.layers.9999": torch.zeros(1)}), "missing"),
+        (lambda s: s.update({"more": torch.zeros(1)}), "unexpected more"),
+    ],
+)
+def test_damaged_language_models(spoil: Any, match: str, tmp_path: Path) -> None:
+    """An absurd width must not ask for memory."""
+    config = replace(CAUSAL, bandwidths=(1.5, 3.0))
+    state = LanguageModel(config, dim=16, heads=8, layers=2).state_dict()
+    spoil(state)
+    torch.save(state, tmp_path / "lm.th")
+    with pytest.raises(ValueError, match=match):
+        load_language_model(tmp_path / "lm.th", config)

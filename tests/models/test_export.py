@@ -35,7 +35,8 @@ def test_bfloat16_is_for_the_matrices(tmp_path: Path, name: str) -> None:
         save_file({key: t.float() for key, t in stored.items()}, widened, metadata=a.metadata())
     wav = np.random.default_rng(0).uniform(-1, 1, (model.config.channels, 30000))
     codecs = ef.Codec.load(half), ef.Codec.load(widened)
-    assert codecs[0].compress(wav, 6.0) == codecs[1].compress(wav, 6.0)
+    first, second = (codec.compress(wav, 6.0, version=0) for codec in codecs)
+    assert first == second
     codes = codecs[0].encode(wav, 6.0)
     assert codecs[0].decode(codes).tobytes() == codecs[1].decode(codes).tobytes()
 

@@ -12,6 +12,7 @@
 
 #include "dispatch.h"
 #include "engine/coder.h"
+#include "engine/lm_coder.h"
 
 using namespace encodec_fast;
 
@@ -209,6 +210,69 @@ void run(const Shape& s, Start start, std::vector<uint64_t>& hashes) {
   hashes.push_back(hash.state);
 }
 
+struct LmShape {
+  const char* name;
+  int64_t dim, heads, layers, past, entries, books, width;
+  bool bfloat16;
+};
+
+std::shared_ptr<const LanguageModel> language_model(const LmShape& s) {
+  const Builder b(1, {"", Kind::kCausal, 1, 0, 0, 0, 0, 0, 0, 0, 1, s.bfloat16});
+  const auto matrix = [&](int64_t rows, int64_t columns) {
+    return b.matrix(rows, columns, random_values(columns, 16).data());
+  };
+  const auto norm = [&] { return LayerNorm{random_values(s.dim, 1), random_values(s.dim, 4)}; };
+  auto model = std::make_shared<LanguageModel>(s.dim, s.heads, s.past, s.entries, norm());
+  for (int64_t i = 0; i < s.layers; ++i) {
+    LmLayer layer;
+    layer.qkv = matrix(s.dim, 3 * s.dim);
+    layer.out = matrix(s.dim, s.dim);
+    layer.up = matrix(s.dim, s.width);
+    layer.down = matrix(s.width, s.dim);
+    layer.norm1 = norm();
+    layer.norm2 = norm();
+    model->append(std::move(layer));
+  }
+  for (int64_t i = 0; i < s.books; ++i) {
+    LmBook book;
+    book.embedding = random_values((s.entries + 1) * s.dim, 1);
+    book.head = matrix(s.dim, s.entries);
+    model->append(std::move(book));
+  }
+  model->seal();
+  return model;
+}
+
+// Bytes of several streams, and what decoding gives of them and of damaged ones.
+void run(const LmShape& s, std::vector<uint64_t>& hashes) {
+  constexpr int64_t kLanes = 3;
+  LmCoder writer(language_model(s), s.books, kLanes);
+  Hash hash;
+  for (const int64_t steps : {40, 1, 90}) {
+    std::vector<LmCodes> streams;
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      LmCodes codes = {lane, steps + lane, {}};
+      for (int64_t i = 0; i < codes.steps * s.books; ++i)
+        codes.codes.push_back(
+            static_cast<uint16_t>(random_bits() % static_cast<uint64_t>(s.entries)));
+      streams.push_back(std::move(codes));
+    }
+    for (const std::vector<uint8_t>& bytes : writer.encode(streams)) hash.add(bytes);
+  }
+  std::vector<LmPayload> payloads(1);
+  payloads[0].steps = 20;
+  for (int i = 0; i < 400; ++i) payloads[0].data.push_back(static_cast<uint8_t>(random_bits()));
+  writer.decode(payloads);
+  hash.add(payloads[0].codes);
+  std::printf("%-36s %016llx\n", s.name, static_cast<unsigned long long>(hash.state));
+  hashes.push_back(hash.state);
+}
+
+const LmShape kLmShapes[] = {
+    {"language model", 50, 2, 2, 37, 100, 3, 90, false},
+    {"language model, bfloat16, one head", 18, 1, 1, 9, 33, 2, 7, true},
+};
+
 const Shape kShapes[] = {
     {"mono, zero padding, odd widths", Kind::kCausal, 1, 7, 33, 7, 3, 5, 3, 33, 1},
     {"mono, mirrored, three lanes", Kind::kMirrored, 1, 16, 24, 7, 5, 16, 2, 16, 3},
@@ -232,6 +296,7 @@ int main() {
       run(s, Start::kExact, hashes);
       if (s.kind == Kind::kMirrored) run(s, Start::kLowLatency, hashes);
     }
+    for (const LmShape& s : kLmShapes) run(s, hashes);
     Hash total;
     total.add(hashes);
     std::printf("%s %016llx\n", isa().name, static_cast<unsigned long long>(total.state));

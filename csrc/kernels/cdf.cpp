@@ -1,0 +1,182 @@
+#include "kernels/cdf.h"
+
+#include "kernels/vec.h"
+
+namespace encodec_fast::EF_ISA {
+namespace {
+
+// Sums are of whole numbers in float32: exact up to 2^24, and larger than any valid sum beyond, as
+// rounding is monotone. So the order of summation is free.
+
+constexpr int kBlock = 128;  // probabilities between two horizontal sums
+constexpr int kVecs = kBlock / kLanes;
+constexpr int64_t kMaxBlocks = kMaxSymbols / kBlock;
+
+inline float factor(int64_t n) noexcept {
+  return static_cast<float>(static_cast<int64_t>(kCdfTotal) - 2 * n);
+}
+
+inline bool any_below_zero(Vec least) noexcept {
+  float lane[kLanes];
+  store(lane, least);
+  bool found = false;
+  for (const float x : lane) found |= x < 0.0f;
+  return found;
+}
+
+// The distribution in whole blocks. Zeros behind its end add nothing to the sums.
+class Blocks {
+ public:
+  Blocks(const float* p, int64_t n) noexcept : p_(p), whole_(n / kBlock) {
+    const int64_t rest = n - whole_ * kBlock;
+    count_ = whole_ + (rest > 0 ? 1 : 0);
+    if (rest == 0) return;
+    for (int64_t i = 0; i < kBlock; ++i) last_[i] = i < rest ? p[whole_ * kBlock + i] : 0.0f;
+  }
+  int64_t count() const noexcept { return count_; }
+  const float* operator[](int64_t b) const noexcept { return b < whole_ ? p_ + b * kBlock : last_; }
+
+ private:
+  const float* p_;
+  int64_t whole_;
+  int64_t count_;
+  float last_[kBlock];
+};
+
+// What one pass over the blocks gathers.
+class Pass {
+ public:
+  explicit Pass(int64_t n) noexcept
+      : c_(broadcast(factor(n))), least_{broadcast(0.0f), broadcast(0.0f)} {}
+
+  // The widths less one of a block, summed by lanes.
+  Vec block(const float* p) noexcept {
+    Vec sum[2] = {broadcast(0.0f), broadcast(0.0f)};
+    for (int v = 0; v < kVecs; ++v) {
+      const Vec q = load(p + v * kLanes) * c_;
+      least_[v % 2] = smaller(q, least_[v % 2]);
+      sum[v % 2] = sum[v % 2] + truncate(q);
+    }
+    return sum[0] + sum[1];
+  }
+  Vec widths(const float* p) const noexcept { return truncate(load(p) * c_); }
+  bool negative() const noexcept { return any_below_zero(smaller(least_[0], least_[1])); }
+
+ private:
+  Vec c_;
+  Vec least_[2];
+};
+
+// Whether the distribution is valid, given the sum of its widths less one (not a number if a p is
+// not) and that no p is negative. A p above 1 alone makes that sum exceed c, which valid ones
+// hardly do: only then each is looked at.
+inline bool valid(const float* p, int64_t n, float sum) noexcept {
+  const float c = factor(n);
+  if (sum <= c) return true;
+  if (!(sum <= c + static_cast<float>(n))) return false;
+  for (int64_t i = 0; i < n; ++i) {
+    if (!(p[i] <= 1.0f)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Interval cdf_interval(const float* p, int64_t n, int64_t symbol) noexcept {
+  const Blocks blocks(p, n);
+  Pass pass(n);
+  const int64_t home = symbol / kBlock;
+  Vec sum = broadcast(0.0f);
+  for (int64_t b = 0; b < home; ++b) sum = sum + pass.block(blocks[b]);
+  // In the symbol's block, those before it.
+  float index[kLanes];
+  for (int i = 0; i < kLanes; ++i) index[i] = static_cast<float>(i);
+  const Vec lane = load(index);
+  Vec before = sum;
+  for (int v = 0; v < kVecs; ++v) {
+    const Vec count = broadcast(static_cast<float>(symbol - home * kBlock - v * kLanes));
+    const Vec widths = pass.widths(blocks[home] + v * kLanes);
+    before = before + select_greater(count, lane, widths, broadcast(0.0f));
+  }
+  for (int64_t b = home; b < blocks.count(); ++b) sum = sum + pass.block(blocks[b]);
+  if (pass.negative() || !valid(p, n, sum_lanes(sum))) return {0, 0};
+  const auto width = static_cast<uint32_t>(p[symbol] * factor(n));
+  return {static_cast<uint32_t>(sum_lanes(before)) + static_cast<uint32_t>(symbol), 1 + width};
+}
+
+int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept {
+  const Blocks blocks(p, n);
+  Pass pass(n);
+  float start[kMaxBlocks + 1];  // where blocks begin, without the one of each width
+  start[0] = 0.0f;
+  for (int64_t b = 0; b < blocks.count(); ++b)
+    start[b + 1] = start[b] + sum_lanes(pass.block(blocks[b]));
+  const float sum = start[blocks.count()];
+  if (pass.negative() || !valid(p, n, sum)) return -1;
+  if (target >= static_cast<uint32_t>(sum) + static_cast<uint32_t>(n)) return -1;
+  const auto wanted = static_cast<float>(target);  // exact, as all below
+  int64_t home = 0;
+  for (int64_t b = 1; b < blocks.count(); ++b)
+    home += start[b] + static_cast<float>(b * kBlock) <= wanted ? 1 : 0;
+  // In that block the vector, in that the symbol.
+  int64_t symbol = home * kBlock;
+  float begin = start[home] + static_cast<float>(symbol);
+  const float* from = blocks[home];
+  Vec widths = pass.widths(from);
+  for (int v = 1; v < kVecs; ++v) {
+    const float end = begin + sum_lanes(widths) + static_cast<float>(kLanes);
+    if (end > wanted) break;
+    begin = end;
+    symbol += kLanes;
+    widths = pass.widths(from + v * kLanes);
+  }
+  float lane[kLanes];
+  store(lane, widths);
+  int32_t width[kLanes];
+  for (int i = 0; i < kLanes; ++i) width[i] = 1 + static_cast<int32_t>(lane[i]);
+  auto start_of = static_cast<int32_t>(begin);
+  int i = 0;
+  while (i + 1 < kLanes && start_of + width[i] <= static_cast<int32_t>(target))
+    start_of += width[i++];
+  *interval = {static_cast<uint32_t>(start_of), static_cast<uint32_t>(width[i])};
+  return symbol + i;
+}
+
+bool cdf_starts(const float* p, int64_t n, uint32_t* starts) noexcept {
+  const float c = factor(n);
+  uint64_t sum = 0;
+  bool in_range = true;
+  starts[0] = 0;
+  for (int64_t i = 0; i < n && in_range; ++i) {
+    in_range = p[i] >= 0.0f && p[i] <= 1.0f;
+    if (in_range) sum += 1 + static_cast<uint32_t>(p[i] * c);
+    starts[i + 1] = static_cast<uint32_t>(sum);
+    in_range = in_range && sum <= kCdfTotal;
+  }
+  return in_range;
+}
+
+bool cdf_reference(const float* p, int64_t n, int64_t* cdf) noexcept {
+  constexpr float kRoundoff = 1e-8f;
+  constexpr int64_t kMinRange = 2;
+  const float c = factor(n);  // (1 - 2n / 2^24) 2^24, exact in float64, too
+  bool in_range = true;
+  int64_t sum = 0;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    const Vec x = count == kLanes ? load(p + i) : load_part(p + i, count);
+    // Nothing is negative: truncation is floor.
+    const Vec q = truncate(x / broadcast(kRoundoff)) * broadcast(kRoundoff);
+    float range[kLanes];
+    store(range, truncate(broadcast(c) * q));
+    for (int64_t j = 0; j < count; ++j) {
+      in_range = in_range && p[i + j] >= 0.0f && p[i + j] <= 1.0f;
+      if (!in_range) return false;
+      sum += static_cast<int64_t>(range[j]) + kMinRange;
+      cdf[i + j] = sum;
+    }
+  }
+  return in_range;
+}
+
+}  // namespace encodec_fast::EF_ISA
