@@ -8,20 +8,12 @@ namespace {
 // Sums are of whole numbers in float32: exact up to 2^24, and larger than any valid sum beyond, as
 // rounding is monotone. So the order of summation is free.
 
-constexpr int kBlock = 128;  // probabilities between two horizontal sums
+constexpr int kBlock = 64;  // probabilities between two horizontal sums
 constexpr int kVecs = kBlock / kLanes;
 constexpr int64_t kMaxBlocks = kMaxSymbols / kBlock;
 
 inline float factor(int64_t n) noexcept {
   return static_cast<float>(static_cast<int64_t>(kCdfTotal) - 2 * n);
-}
-
-inline bool any_below_zero(Vec least) noexcept {
-  float lane[kLanes];
-  store(lane, least);
-  bool found = false;
-  for (const float x : lane) found |= x < 0.0f;
-  return found;
 }
 
 // The distribution in whole blocks. Zeros behind its end add nothing to the sums.
@@ -60,7 +52,8 @@ class Pass {
     return sum[0] + sum[1];
   }
   Vec widths(const float* p) const noexcept { return truncate(load(p) * c_); }
-  bool negative() const noexcept { return any_below_zero(smaller(least_[0], least_[1])); }
+  // The least of each lane is 0 or below.
+  bool negative() const noexcept { return sum_lanes(smaller(least_[0], least_[1])) < 0.0f; }
 
  private:
   Vec c_;
@@ -107,39 +100,40 @@ Interval cdf_interval(const float* p, int64_t n, int64_t symbol) noexcept {
 int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept {
   const Blocks blocks(p, n);
   Pass pass(n);
-  float start[kMaxBlocks + 1];  // where blocks begin, without the one of each width
-  start[0] = 0.0f;
-  for (int64_t b = 0; b < blocks.count(); ++b)
-    start[b + 1] = start[b] + sum_lanes(pass.block(blocks[b]));
-  const float sum = start[blocks.count()];
-  if (pass.negative() || !valid(p, n, sum)) return -1;
-  if (target >= static_cast<uint32_t>(sum) + static_cast<uint32_t>(n)) return -1;
-  const auto wanted = static_cast<float>(target);  // exact, as all below
-  int64_t home = 0;
-  for (int64_t b = 1; b < blocks.count(); ++b)
-    home += start[b] + static_cast<float>(b * kBlock) <= wanted ? 1 : 0;
-  // In that block the vector, in that the symbol.
-  int64_t symbol = home * kBlock;
-  float begin = start[home] + static_cast<float>(symbol);
-  const float* from = blocks[home];
-  Vec widths = pass.widths(from);
-  for (int v = 1; v < kVecs; ++v) {
-    const float end = begin + sum_lanes(widths) + static_cast<float>(kLanes);
-    if (end > wanted) break;
-    begin = end;
-    symbol += kLanes;
-    widths = pass.widths(from + v * kLanes);
+  const Vec wanted = broadcast(static_cast<float>(target));  // exact, as the ends up to it
+  Vec sum = broadcast(0.0f);
+  Vec begin = broadcast(0.0f);
+  float ends[kMaxBlocks];
+  int64_t home = 0;  // the blocks that end at the target or before it
+  // Where a symbol lies cannot be predicted: branches would cost more than all comparisons.
+  for (int64_t b = 0; b < blocks.count(); b += kLanes) {
+    Vec row[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i)
+      row[i] = b + i < blocks.count() ? pass.block(blocks[b + i]) : broadcast(0.0f);
+    const Vec widths = sums_of_rows(row);
+    sum = sum + widths;
+    const Vec end = prefix_sums(widths + broadcast(static_cast<float>(kBlock))) + begin;
+    store(ends + b, end);
+    home += count_not_above(end, wanted);
+    begin = last_lane(end);
   }
-  float lane[kLanes];
-  store(lane, widths);
-  int32_t width[kLanes];
-  for (int i = 0; i < kLanes; ++i) width[i] = 1 + static_cast<int32_t>(lane[i]);
-  auto start_of = static_cast<int32_t>(begin);
-  int i = 0;
-  while (i + 1 < kLanes && start_of + width[i] <= static_cast<int32_t>(target))
-    start_of += width[i++];
-  *interval = {static_cast<uint32_t>(start_of), static_cast<uint32_t>(width[i])};
-  return symbol + i;
+  const float total = sum_lanes(sum);
+  if (pass.negative() || !valid(p, n, total)) return -1;
+  if (target >= static_cast<uint32_t>(total) + static_cast<uint32_t>(n)) return -1;
+  const float home_begin = home > 0 ? ends[home - 1] : 0.0f;
+  begin = broadcast(home_begin);
+  int64_t passed = 0;  // of the block's symbols, likewise
+  for (int v = 0; v < kVecs; ++v) {
+    const Vec widths = pass.widths(blocks[home] + v * kLanes) + broadcast(1.0f);
+    const Vec end = prefix_sums(widths);
+    store(ends + v * kLanes, end + begin);
+    passed += count_not_above(end + begin, wanted);
+    begin = begin + last_lane(end);
+  }
+  const int64_t symbol = home * kBlock + passed;
+  const float start = passed > 0 ? ends[passed - 1] : home_begin;
+  *interval = {static_cast<uint32_t>(start), 1 + static_cast<uint32_t>(p[symbol] * factor(n))};
+  return symbol;
 }
 
 bool cdf_starts(const float* p, int64_t n, uint32_t* starts) noexcept {

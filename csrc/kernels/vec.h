@@ -4,8 +4,9 @@
 //
 // larger and smaller give the second where neither is (equal, or not a number). load_pair reads
 // bfloat16, the upper half of a float32: the even values and the odd ones. truncate rounds towards
-// zero; the sign of a zero may differ between levels. sum_lanes adds in an order of its own: for
-// sums that are exact in any order.
+// zero; the sign of a zero may differ between levels. sum_lanes, sums_of_rows
+// (kLanes vectors to their sums) and prefix_sums (lane i: the sum of lanes 0..i) add in orders of
+// their own: for sums that are exact in any. last_lane is its copies.
 //
 // Everything lives in a namespace named after the instruction set: two copies of one symbol would
 // let the linker keep the copy with the wider instructions for every caller.
@@ -62,6 +63,40 @@ inline Vec truncate(Vec x) noexcept {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC)};
 }
 inline float sum_lanes(Vec x) noexcept { return _mm512_reduce_add_ps(x.v); }
+inline Vec sums_of_rows(const Vec* row) noexcept {
+  __m512 pair[8];  // of two rows in turn, lanes 0 and 2, 1 and 3 of each quarter
+  for (int i = 0; i < 8; ++i) {
+    pair[i] = _mm512_add_ps(_mm512_unpacklo_ps(row[2 * i].v, row[2 * i + 1].v),
+                            _mm512_unpackhi_ps(row[2 * i].v, row[2 * i + 1].v));
+  }
+  __m512 four[4];  // of four rows in turn, each quarter
+  for (int i = 0; i < 4; ++i) {
+    four[i] = _mm512_add_ps(_mm512_shuffle_ps(pair[2 * i], pair[2 * i + 1], 0x44),
+                            _mm512_shuffle_ps(pair[2 * i], pair[2 * i + 1], 0xee));
+  }
+  __m512 eight[2];  // quarters 0 and 2, 1 and 3 of four rows; then of the next four
+  for (int i = 0; i < 2; ++i) {
+    eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0x44),
+                             _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0xee));
+  }
+  return {_mm512_add_ps(_mm512_shuffle_f32x4(eight[0], eight[1], 0x88),
+                        _mm512_shuffle_f32x4(eight[0], eight[1], 0xdd))};
+}
+template <int kShift>
+inline __m512 lanes_up(__m512 x) noexcept {
+  const __m512i zero = _mm512_setzero_si512();
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(x), zero, 16 - kShift));
+}
+inline Vec prefix_sums(Vec x) noexcept {
+  __m512 sum = _mm512_add_ps(x.v, lanes_up<1>(x.v));
+  sum = _mm512_add_ps(sum, lanes_up<2>(sum));
+  sum = _mm512_add_ps(sum, lanes_up<4>(sum));
+  return {_mm512_add_ps(sum, lanes_up<8>(sum))};
+}
+inline Vec last_lane(Vec x) noexcept { return {_mm512_permutexvar_ps(_mm512_set1_epi32(15), x.v)}; }
+inline int count_not_above(Vec x, Vec limit) noexcept {
+  return __builtin_popcount(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_LE_OQ));
+}
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
   return {_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)))};
@@ -107,6 +142,38 @@ inline float sum_lanes(Vec x) noexcept {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline Vec sums_of_rows(const Vec* row) noexcept {
+  __m256 pair[4];  // of two rows in turn, lanes 0 and 2, 1 and 3 of each half
+  for (int i = 0; i < 4; ++i) {
+    pair[i] = _mm256_add_ps(_mm256_unpacklo_ps(row[2 * i].v, row[2 * i + 1].v),
+                            _mm256_unpackhi_ps(row[2 * i].v, row[2 * i + 1].v));
+  }
+  __m256 four[2];  // of four rows in turn, each half
+  for (int i = 0; i < 2; ++i) {
+    four[i] = _mm256_add_ps(_mm256_shuffle_ps(pair[2 * i], pair[2 * i + 1], 0x44),
+                            _mm256_shuffle_ps(pair[2 * i], pair[2 * i + 1], 0xee));
+  }
+  return {_mm256_add_ps(_mm256_permute2f128_ps(four[0], four[1], 0x20),
+                        _mm256_permute2f128_ps(four[0], four[1], 0x31))};
+}
+template <int kShift>
+inline __m256 lanes_up(__m256 x) noexcept {  // within each half
+  return _mm256_castsi256_ps(_mm256_slli_si256(_mm256_castps_si256(x), 4 * kShift));
+}
+inline Vec prefix_sums(Vec x) noexcept {
+  __m256 sum = _mm256_add_ps(x.v, lanes_up<1>(x.v));
+  sum = _mm256_add_ps(sum, lanes_up<2>(sum));
+  const __m256 low = _mm256_permute2f128_ps(sum, sum, 0x08);  // as the upper half, zero below
+  return {_mm256_add_ps(sum, _mm256_shuffle_ps(low, low, 0xff))};
+}
+inline Vec last_lane(Vec x) noexcept {
+  const __m256 high = _mm256_permute2f128_ps(x.v, x.v, 0x11);
+  return {_mm256_shuffle_ps(high, high, 0xff)};
+}
+inline int count_not_above(Vec x, Vec limit) noexcept {
+  return __builtin_popcount(
+      static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_LE_OQ))));
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
@@ -200,6 +267,21 @@ inline float sum_lanes(Vec x) noexcept {
     for (int i = 0; i < width; ++i) x.v[i] += x.v[i + width];
   }
   return x.v[0];
+}
+inline Vec sums_of_rows(const Vec* row) noexcept {
+  return lanes([&](int i) { return sum_lanes(row[i]); });
+}
+inline Vec prefix_sums(Vec x) noexcept {
+  for (int i = 1; i < kLanes; ++i) x.v[i] += x.v[i - 1];
+  return x;
+}
+inline Vec last_lane(Vec x) noexcept {
+  return lanes([&](int) { return x.v[kLanes - 1]; });
+}
+inline int count_not_above(Vec x, Vec limit) noexcept {
+  int count = 0;
+  for (int i = 0; i < kLanes; ++i) count += x.v[i] <= limit.v[i] ? 1 : 0;
+  return count;
 }
 inline Vec power_of_two(Vec shifted) noexcept {
   return lanes([&](int i) { return float_of((bits_of(shifted.v[i]) << 23) + 0x3f800000u); });
