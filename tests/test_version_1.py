@@ -249,3 +249,20 @@ def test_a_gap_is_cut_into_pieces(causal: ef.Codec) -> None:
     gaps = [piece.length for piece in reader.pieces()[1] if isinstance(piece, Gap)]
     assert sum(gaps) == 50 * 40 and max(gaps) == 40
     assert reader.lost == [(0, 50 * 40)]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 5])
+def test_a_lost_segment_is_silent(tiny_entropies: Path, lost: int) -> None:
+    """Also the first one, where a segment is no whole number of frames (100 samples, hop 6)."""
+    codec = ef.Codec.load(tiny_entropies / "tiny_segments.safetensors")
+    data = bytearray(codec.compress(recording(1000)))
+    whole = codec.decompress(bytes(data))
+    at = container_size(bytes(data))
+    for _ in range(lost):
+        at += 7 + data[at + 2]
+    data[at + 9] ^= 1
+    with pytest.warns(ef.DamageWarning):
+        wav = codec.decompress(bytes(data))
+    assert wav.shape == whole.shape
+    assert (wav[:, 90 * lost + 12 : 90 * lost + 90] == 0).all()
+    assert np.array_equal(wav[:, 90 * lost + 102 :], whole[:, 90 * lost + 102 :])
