@@ -88,7 +88,7 @@ def _blocks(
     """Samples from frame (segment) `begin` on."""
     segmented = program.header.segment_length is not None
     at, pieces = recording.pieces(begin)
-    with BlockDecoder(program, threads, recording.start, live) as decoder:
+    with BlockDecoder(program, threads, recording.start, live, begin > 0) as decoder:
         for piece in pieces:
             gap = isinstance(piece, Gap)
             count = piece.length if isinstance(piece, Gap) else piece.codes.shape[1]
