@@ -68,7 +68,8 @@ def decoded(
             audio, held = np.split(audio, [audio.shape[1] - kept], axis=1)
         if audio.shape[1]:
             yield audio
-        if last is not None and position >= last:
+        # The recording may end in the last frame of what is held.
+        if last is not None and position - (about.hop if holds else 0) >= last:
             break
     blocks.close()
     if holds:

@@ -91,3 +91,13 @@ def test_ranges_in_a_short_last_segment(tiny_entropies: Path, length: int) -> No
     for first in range(length):
         blocks = decoding.decoded(codec.program, reader_of(codec, data), "file", start=first / RATE)
         assert np.array_equal(np.concatenate(list(blocks), axis=1), whole[:, first:])
+
+
+@pytest.mark.parametrize("length", range(1, 8))
+def test_a_duration_beyond_the_end_without_an_index(codec: ef.Codec, length: int) -> None:
+    data = codec.compress(recording(length))
+    for duration in range(12):
+        blocks = decoding.decoded(
+            codec.program, reader_of(codec, data, live=True), "file", duration=duration / RATE
+        )
+        assert sum(block.shape[1] for block in blocks) == min(length, duration)
