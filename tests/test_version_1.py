@@ -26,6 +26,7 @@ from version_1 import (
 )
 
 import encodec_fast as ef
+from encodec_fast import info
 from encodec_fast.segments import Gap, Piece
 
 
@@ -266,3 +267,15 @@ def test_a_lost_segment_is_silent(tiny_entropies: Path, lost: int) -> None:
     assert wav.shape == whole.shape
     assert (wav[:, 90 * lost + 12 : 90 * lost + 90] == 0).all()
     assert np.array_equal(wav[:, 90 * lost + 102 :], whole[:, 90 * lost + 102 :])
+
+
+@pytest.mark.parametrize("lost", [0, 3, -1])
+def test_info_tells_a_missing_chunk(tiny_entropies: Path, lost: int) -> None:
+    codec = ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
+    data = compressed(codec, recording(6 * 40 * 10))
+    first = container_size(data)
+    size = 7 + data[first + 2]  # of every chunk: full ones, with numbers below 128
+    at = first + (lost % 10) * size
+    rest = io.BytesIO(data[:at] + data[at + size :])
+    found = info.info(rest, tiny_entropies / "tiny_reflect.safetensors")
+    assert (found.damaged, found.finished, found.chunks) == (True, True, 9)
