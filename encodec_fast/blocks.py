@@ -89,7 +89,7 @@ class OverlapAdd:
     def __init__(self, channels: int, stride: int, length: int | None = None) -> None:
         self._stride = stride
         self._weight = None if length is None else _triangle(length)
-        self._begun = False
+        self._cut = False  # the segment before ends too soon for another one
         self._sum = np.zeros((channels, 0), np.float32)
         self._total = np.zeros(0, np.float32)
 
@@ -98,22 +98,19 @@ class OverlapAdd:
         ValueError for a segment that is longer than the first or leaves a gap before it."""
         if self._weight is None:
             self._weight = _triangle(segment.shape[1])
-        if not self._begun:
-            self._begun, done = True, self._sum
-        else:
-            if self._sum.shape[1] < self._stride or segment.shape[1] > len(self._weight):
-                raise ValueError("codes: a segment's length does not fit the segments around it")
-            with np.errstate(invalid="ignore"):
-                done = self._sum[:, : self._stride] / self._total[: self._stride]
-        kept, total = self._sum[:, done.shape[1] :], self._total[done.shape[1] :]
-        missing = max(0, segment.shape[1] - kept.shape[1])
-        self._sum = np.pad(kept, ((0, 0), (0, missing)))
-        self._total = np.pad(total, (0, missing))
+        if self._cut or segment.shape[1] > len(self._weight):
+            raise ValueError("codes: a segment's length does not fit the segments around it")
+        missing = max(0, segment.shape[1] - self._sum.shape[1])
+        self._sum = np.pad(self._sum, ((0, 0), (0, missing)))
+        self._total = np.pad(self._total, (0, missing))
         weight = self._weight[: segment.shape[1]]
         # Codes of a hostile file can decode to infinity, which is not this class's to report.
         with np.errstate(over="ignore", invalid="ignore"):
             self._sum[:, : segment.shape[1]] += weight * segment
-        self._total[: segment.shape[1]] += weight
+            self._total[: segment.shape[1]] += weight
+            done = self._sum[:, : self._stride] / self._total[: self._stride]
+        self._cut = done.shape[1] < self._stride
+        self._sum, self._total = self._sum[:, self._stride :], self._total[self._stride :]
         return done
 
     def flush(self) -> Audio:
