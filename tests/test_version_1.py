@@ -279,3 +279,15 @@ def test_info_tells_a_missing_chunk(tiny_entropies: Path, lost: int) -> None:
     rest = io.BytesIO(data[:at] + data[at + size :])
     found = info.info(rest, tiny_entropies / "tiny_reflect.safetensors")
     assert (found.damaged, found.finished, found.chunks) == (True, True, 9)
+
+
+def test_pieces_of_long_chunks_are_short(tiny_entropies: Path) -> None:
+    codec = ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
+    data = compressed(codec, recording(6 * 7001), chunk=6 * 2500 / RATE)
+    for changed in (data, data[: container_size(data)] + data[2 * len(data) // 3 :]):
+        lengths = [
+            piece.length if isinstance(piece, Gap) else piece.codes.shape[1]
+            for piece in reader_of(codec, changed).pieces()[1]
+        ]
+        assert max(lengths) == 1000
+        assert sum(lengths) == 7001
