@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import HOP
+from programs import HOP, tiny_program
 from version_1 import (
     CHUNK,
     ENTROPIES,
@@ -291,3 +291,20 @@ def test_pieces_of_long_chunks_are_short(tiny_entropies: Path) -> None:
         ]
         assert max(lengths) == 1000
         assert sum(lengths) == 7001
+
+
+def test_codes_beyond_the_codebook_are_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("programs.ENTRIES", 20)
+    codec = ef.Codec.load(tiny_program(tmp_path, "reflect"))
+    buffer = io.BytesIO()
+    writer = codec.piece_writer(1, chunk=CHUNK)(buffer)
+    for number in range(3):
+        codes = np.full((1, 40), 31 if number == 1 else 3, np.uint16)
+        writer.write(Piece(codes, None, number == 0))
+    writer.finish(3 * 40 * HOP)
+    with pytest.warns(ef.DamageWarning):
+        wav = codec.decompress(buffer.getvalue())
+    assert wav.shape == (1, 720)
+    assert (wav[:, 240:480] == 0).all()
