@@ -115,6 +115,11 @@ def payload_coder(
 ) -> PayloadCoder:
     """The coder of an entropy mode; all but "none" need a model. Raises ValueError where the model
     has not what it needs."""
+    if model is not None and n_q > model.n_codebooks:
+        raise ValueError(
+            f"entropy: the entropy model of {model.name} has only {model.n_codebooks} codebooks, "
+            f"not {n_q}"
+        )
     if model is None:
         return _Packed(program.header.codebook_bits, program.header.codebook_size, n_q)
     return _Static(model, n_q) if entropy == "static" else _Predicted(model, n_q, lanes)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,12 @@ def test_codes_beyond_the_codebook_are_damage(
         wav = codec.decompress(buffer.getvalue())
     assert wav.shape == (1, 720)
     assert (wav[:, 240:480] == 0).all()
+
+
+@pytest.mark.parametrize("entropy", ["static", "lm"])
+def test_more_codebooks_than_the_entropy_model_has(tiny_entropies: Path, entropy: str) -> None:
+    codec = ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
+    assert codec.entropy_model is not None
+    codec.entropy_model = replace(codec.entropy_model, n_codebooks=1)
+    with pytest.raises(ValueError, match="entropy model of tiny_reflect has only 1 codebooks"):
+        codec.piece_writer(2, entropy)
