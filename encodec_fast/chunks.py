@@ -23,7 +23,7 @@ _MAX_VARINT = 7  # bytes
 # cost a time that is linear in their size.
 _SEARCH_EFFORT = 1024
 _MAX_EFFORT = 1 << 26
-_MAX_INDEX = 1 << 24  # bytes
+_MAX_INDEX = 1 << 20  # bytes: a month of speech or more; parsed, it takes 40 times as much
 
 
 class Chunk(NamedTuple):
