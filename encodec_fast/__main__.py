@@ -22,7 +22,8 @@ LANGUAGE_MODELS = {"encodec_24khz": "encodec_lm_24khz", "encodec_48khz": "encode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit status: 0, 1 for errors, 2 for wrong usage."""
+    """Runs the command line and returns the exit status: 0, 1 for errors, 2 for wrong
+    usage, 3 for a damaged file of which the rest was written."""
     args = _parser().parse_args(arguments)
     return console.run(lambda: _run(args))
 
@@ -50,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _language_model_of(source: Path) -> str | None:
     """Meta's language model that a version 0 file was written with, if any."""
+    if not source.is_file():  # a pipe can be read once
+        return None
     with source.open("rb") as file:
         header = container.read_header(file, str(source))
     if not isinstance(header, ecdc.Header) or not header.language_model:

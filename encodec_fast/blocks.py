@@ -82,11 +82,14 @@ class BlockEncoder:
 
 class OverlapAdd:
     """Joins decoded segments that start `stride` samples apart (paper 3.1): each is weighted by a
-    triangle as long as the first one, and sums are divided by the sum of weights."""
+    triangle as long as the first one, and sums are divided by the sum of weights.
 
-    def __init__(self, channels: int, stride: int) -> None:
+    length: of the first one, where that is not among them."""
+
+    def __init__(self, channels: int, stride: int, length: int | None = None) -> None:
         self._stride = stride
-        self._weight: Audio | None = None
+        self._weight = None if length is None else _triangle(length)
+        self._cut = False  # the segment before ends too soon for another one
         self._sum = np.zeros((channels, 0), np.float32)
         self._total = np.zeros(0, np.float32)
 
@@ -94,23 +97,20 @@ class OverlapAdd:
         """Add float32 [channels, samples]; returns what no later segment can change. Raises
         ValueError for a segment that is longer than the first or leaves a gap before it."""
         if self._weight is None:
-            ramp = np.linspace(0, 1, segment.shape[1] + 2, dtype=np.float32)[1:-1]
-            self._weight = np.float32(0.5) - np.abs(ramp - np.float32(0.5))
-            done = self._sum
-        else:
-            if self._sum.shape[1] < self._stride or segment.shape[1] > len(self._weight):
-                raise ValueError("codes: a segment's length does not fit the segments around it")
-            with np.errstate(invalid="ignore"):
-                done = self._sum[:, : self._stride] / self._total[: self._stride]
-        kept, total = self._sum[:, done.shape[1] :], self._total[done.shape[1] :]
-        missing = max(0, segment.shape[1] - kept.shape[1])
-        self._sum = np.pad(kept, ((0, 0), (0, missing)))
-        self._total = np.pad(total, (0, missing))
+            self._weight = _triangle(segment.shape[1])
+        if self._cut or segment.shape[1] > len(self._weight):
+            raise ValueError("codes: a segment's length does not fit the segments around it")
+        missing = max(0, segment.shape[1] - self._sum.shape[1])
+        self._sum = np.pad(self._sum, ((0, 0), (0, missing)))
+        self._total = np.pad(self._total, (0, missing))
         weight = self._weight[: segment.shape[1]]
         # Codes of a hostile file can decode to infinity, which is not this class's to report.
         with np.errstate(over="ignore", invalid="ignore"):
             self._sum[:, : segment.shape[1]] += weight * segment
-        self._total[: segment.shape[1]] += weight
+            self._total[: segment.shape[1]] += weight
+            done = self._sum[:, : self._stride] / self._total[: self._stride]
+        self._cut = done.shape[1] < self._stride
+        self._sum, self._total = self._sum[:, self._stride :], self._total[self._stride :]
         return done
 
     def flush(self) -> Audio:
@@ -119,14 +119,26 @@ class OverlapAdd:
             return self._sum / self._total
 
 
+def _triangle(length: int) -> Audio:
+    ramp = np.linspace(0, 1, length + 2, dtype=np.float32)[1:-1]
+    weight: Audio = np.float32(0.5) - np.abs(ramp - np.float32(0.5))
+    return weight
+
+
 class BlockDecoder:
     """Pieces to audio in constant memory; segments run on `threads`. The caller trims the result
     to the recording's length. In a `with` block, an error leaves no thread behind."""
 
     def __init__(
-        self, program: Program, threads: int, start: str = "exact", live: bool = False
+        self,
+        program: Program,
+        threads: int,
+        start: str = "exact",
+        live: bool = False,
+        within: bool = False,
     ) -> None:
-        """start: see StreamDecoder; live: hand each segment's audio out as soon as it is there."""
+        """start: see StreamDecoder; live: hand each segment's audio out as soon as it is there;
+        within: the first piece is not the beginning of the recording."""
         self._program = program
         self._stream: StreamDecoder | None = None
         header = program.header
@@ -134,7 +146,10 @@ class BlockDecoder:
             self._stream = StreamDecoder(program, None, start)
         else:
             self._jobs = Ordered(SegmentDecoder(program), threads, live)
-            self._joiner = OverlapAdd(header.channels, header.segment_stride or 1)
+            # Of decoded segments: whole frames.
+            self._full = -(-(header.segment_length or 0) // header.hop) * header.hop
+            stride = header.segment_stride or 1
+            self._joiner = OverlapAdd(header.channels, stride, self._full if within else None)
 
     def push(self, piece: Piece) -> Audio:
         """Finished samples float32 [channels, samples >= 0]."""
@@ -152,7 +167,7 @@ class BlockDecoder:
             return np.pad(rest, ((0, 0), (0, count * header.hop)))
         parts = [self._joined(self._jobs.drain())]
         for _ in range(count):
-            silence = np.zeros((header.channels, header.segment_length or 0), np.float32)
+            silence = np.zeros((header.channels, self._full), np.float32)
             parts.append(self._joined([silence]))
         return np.concatenate(parts, axis=1)
 

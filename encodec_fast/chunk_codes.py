@@ -21,6 +21,8 @@ KEY_SECONDS = 10.0
 LIVE_CHUNK_SECONDS = 1.0
 # Key intervals that a language model decodes together: they share each read of its weights.
 LANES = 8
+# Of a model without segments.
+_FRAMES_PER_PIECE = 1000
 _SCALE = struct.Struct(">f")
 _MAX_SCALE = float(np.finfo(np.float32).max)
 
@@ -47,6 +49,8 @@ def make_header(
         frames = max(1, round(chunk_seconds * frame_rate))
         key_chunks = max(1, round(KEY_SECONDS * frame_rate / frames))
     else:
+        if start != "exact":
+            raise ValueError(f"start: {about.name} codes whole segments, which have no {start!r}")
         frames, key_chunks = -(-about.segment_length // about.hop), 1
     return Header(
         model=about.name,
@@ -213,7 +217,11 @@ class PieceReader:
             if believed < 0:
                 break
             yield from self._gap(at, begin)
-            yield Piece(codes, scale, self._segmented or begin == 0)
+            # Parts of a chunk: audio takes far more memory than codes.
+            step = codes.shape[1] if self._segmented else _FRAMES_PER_PIECE
+            for part in range(0, codes.shape[1], step):
+                first_part = self._segmented or begin + part == 0
+                yield Piece(codes[:, part : part + step], scale, first_part)
             some = True
             at = begin + (1 if self._segmented else chunk.frames)
             believed += at - begin
@@ -240,7 +248,7 @@ class PieceReader:
         if at < end:
             self.lost.append((at, end))
         while at < end:
-            step = min(end - at, self._unit)
+            step = min(end - at, self._unit, _FRAMES_PER_PIECE)
             yield Gap(step)
             at += step
 

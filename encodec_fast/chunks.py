@@ -25,6 +25,7 @@ _MAX_VARINT = 7  # bytes
 _SEARCH_EFFORT = 1024
 _MAX_EFFORT = 1 << 26
 _SIZE_BYTES = 3
+_MAX_INDEX = 1 << 20  # bytes: a month of speech or more; parsed, it takes 40 times as much
 
 
 class Chunk(NamedTuple):
@@ -235,7 +236,7 @@ def _read_index(stream: IO[bytes], opened: Opened, hop: int, first: int) -> Inde
         return None
     stream.seek(length - _SIZE_BYTES)
     size = int.from_bytes(stream.read(_SIZE_BYTES), "little")
-    if not _SIZE_BYTES < size <= length - first:
+    if not _SIZE_BYTES < size <= min(length - first, _MAX_INDEX):
         return None
     stream.seek(length - size)
     data = stream.read(size - _SIZE_BYTES)
@@ -246,9 +247,24 @@ def _read_index(stream: IO[bytes], opened: Opened, hop: int, first: int) -> Inde
         return None
     end, sizes, _ = found
     offsets = list(accumulate(sizes, initial=first)) if end.chunks else []
-    if (offsets[-1] if offsets else first) > length - size:
-        return None
-    return Index(end, offsets)
+    index = Index(end, offsets)
+    return index if _fits_file(index, stream, opened, hop, first) else None
+
+
+def _fits_file(index: Index, stream: IO[bytes], opened: Opened, hop: int, first: int) -> bool:
+    """Whether the last key interval is where an index says, and whole: it is not, if bytes are
+    missing or too many anywhere in front."""
+    number = max(0, len(index.offsets) - 1) * opened.header.key_chunks
+    stream.seek(index.offsets[-1] if index.offsets else first)
+    reader = ChunkReader(stream, opened._replace(rest=b"", damaged=False), hop)
+    reader.begin_at(number)
+    for record in reader:
+        if isinstance(record, End):
+            return record == index.end and number == index.end.chunks and not reader.damaged
+        if record.number != number:
+            return False
+        number += 1
+    return False
 
 
 def _varint(value: int) -> bytes:

@@ -22,7 +22,8 @@ _AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit status: 0, 1 for errors, 2 for wrong usage."""
+    """Runs the command line and returns the exit status: 0, 1 for errors, 2 for wrong
+    usage, 3 for a damaged file of which the rest was written."""
     args = _parser().parse_args(arguments)
     return run(lambda: args.command(args))
 

@@ -309,18 +309,19 @@ class Codec:
         )
 
 
-def decompress(data: bytes, model: str | os.PathLike[str] | None = None) -> tuple[Audio, int]:
+def decompress(
+    data: bytes, model: str | os.PathLike[str] | None = None, strict: bool = False
+) -> tuple[Audio, int]:
     """The recording float32 [channels, samples] in the bytes of an .ecdc file, and its sample rate.
 
-    The model is the one the data names, unless `model` (a name or a program file) is given. Raises
-    ValueError for damaged or foreign data, ModelNotFoundError if the model is not installed, and
-    EOFError for truncated data.
+    The model is the one the data names, unless `model` (a name or a program file) is given. Damage
+    and errors as Codec.decompress; ModelNotFoundError (a ValueError) if the model is not installed.
     """
     if model is None:
         header = container.read_header(io.BytesIO(_checked_bytes(data)), "data")
         model = find_model(container.model_name(header))
     codec = Codec.load(model)
-    return codec.decompress(data), codec.sample_rate
+    return codec.decompress(data, strict), codec.sample_rate
 
 
 def _entropy_file(model: str | os.PathLike[str]) -> Path | None:

@@ -14,6 +14,9 @@ from encodec_fast.entropy_model import EntropyModel
 from encodec_fast.program import Program
 from encodec_fast.segments import Gap, Piece
 
+# Ranges of lost time that a message names.
+_NAMED_RANGES = 10
+
 AnyHeader = ecdc.Header | Opened
 Lost = tuple[float, float | None]
 
@@ -98,8 +101,11 @@ def report_damage(recording: Recording, program: Program, name: str, strict: boo
         (first * unit, None if end is None else end * unit) for first, end in recording.lost
     ]
     ranges = ", ".join(
-        f"{first:.2f} s to {'the end' if end is None else f'{end:.2f} s'}" for first, end in lost
+        f"{first:.2f} s to {'the end' if end is None else f'{end:.2f} s'}"
+        for first, end in lost[:_NAMED_RANGES]
     )
+    if len(lost) > _NAMED_RANGES:
+        ranges += f" and {len(lost) - _NAMED_RANGES} more ranges"
     message = f"{name}: damaged, lost {ranges or 'nothing'}"
     warnings.warn(DamageWarning(message, lost), stacklevel=2)
     return lost

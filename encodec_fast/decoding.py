@@ -68,7 +68,8 @@ def decoded(
             audio, held = np.split(audio, [audio.shape[1] - kept], axis=1)
         if audio.shape[1]:
             yield audio
-        if last is not None and position >= last:
+        # The recording may end in the last frame of what is held.
+        if last is not None and position - (about.hop if holds else 0) >= last:
             break
     blocks.close()
     if holds:
@@ -88,7 +89,7 @@ def _blocks(
     """Samples from frame (segment) `begin` on."""
     segmented = program.header.segment_length is not None
     at, pieces = recording.pieces(begin)
-    with BlockDecoder(program, threads, recording.start, live) as decoder:
+    with BlockDecoder(program, threads, recording.start, live, begin > 0) as decoder:
         for piece in pieces:
             gap = isinstance(piece, Gap)
             count = piece.length if isinstance(piece, Gap) else piece.codes.shape[1]

@@ -113,15 +113,20 @@ def _version_1(stream: IO[bytes], found: Opened, layout: program.Header | None) 
     else:
         counted = _Counted(stream)
         reader = ChunkReader(cast("IO[bytes]", counted), found, hop)
-        chunks = 0
+        chunks = expected = 0
+        missing = False
         for record in reader:
             if isinstance(record, End):
                 end = record
+                missing |= record.chunks != expected
             else:
+                missing |= record.number != expected
+                expected = record.number + 1
                 chunks += 1
         while counted.read(1 << 20):
             pass
-        size, damaged = len(found.rest) + counted.size, reader.damaged
+        size = len(found.rest) + counted.size
+        damaged = reader.damaged or missing
     seconds = None if layout is None else header.chunk_frames * layout.hop / layout.sample_rate
     return FileInfo(
         version=1,

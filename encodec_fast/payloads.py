@@ -33,8 +33,9 @@ class PayloadCoder(Protocol):
 class _Packed:
     """Entropy mode "none": codes of a fixed number of bits."""
 
-    def __init__(self, bits: int, n_q: int) -> None:
+    def __init__(self, bits: int, entries: int, n_q: int) -> None:
         self._bits = bits
+        self._entries = entries
         self._n_q = n_q
 
     def encode(self, codes: CodeArray, key: bool) -> bytes:
@@ -49,6 +50,8 @@ class _Packed:
         if len(chunk.payload) != -(-count * self._bits // 8):
             return None
         values = _native.BitUnpacker(self._bits).push(chunk.payload)[:count]
+        if self._entries < 1 << self._bits and values.max() >= self._entries:
+            return None
         return np.ascontiguousarray(values.reshape(chunk.frames, self._n_q).T)
 
 
@@ -112,6 +115,11 @@ def payload_coder(
 ) -> PayloadCoder:
     """The coder of an entropy mode; all but "none" need a model. Raises ValueError where the model
     has not what it needs."""
+    if model is not None and n_q > model.n_codebooks:
+        raise ValueError(
+            f"entropy: the entropy model of {model.name} has only {model.n_codebooks} codebooks, "
+            f"not {n_q}"
+        )
     if model is None:
-        return _Packed(program.header.codebook_bits, n_q)
+        return _Packed(program.header.codebook_bits, program.header.codebook_size, n_q)
     return _Static(model, n_q) if entropy == "static" else _Predicted(model, n_q, lanes)

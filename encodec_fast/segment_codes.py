@@ -67,7 +67,9 @@ def segment_coder(loaded: SegmentCoder | None, entropy: str) -> SegmentCoder | N
     if entropy != "lm":
         raise ValueError(f"entropy: version 0 has 'none' and 'lm', found {entropy!r}")
     if loaded is None:
-        raise ValueError("entropy: in version 0, 'lm' needs Codec.load(..., lm_checkpoint=...)")
+        raise ValueError(
+            "entropy: in version 0, 'lm' needs Codec.load(lm_checkpoint=...) or --lm-checkpoint"
+        )
     return loaded
 
 

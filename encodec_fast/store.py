@@ -101,13 +101,15 @@ def find_entropy(name_or_path: str | os.PathLike[str]) -> Path:
     """The entropy model of the model called `name_or_path`, or of the program at that path.
 
     It is found by name as find_model finds a program, and beside a program that is given by its
-    path. Raises ModelNotFoundError.
+    path; that of a bundled program also in the models folder. Raises ModelNotFoundError.
     """
     if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
         file = check_name(name_or_path) + ENTROPY_SUFFIX
         places = [folder / file for folder in (_DATA, models_dir())]
     else:
         places = [Path(name_or_path).with_suffix(ENTROPY_SUFFIX)]
+        if places[0].parent == _DATA:  # as find_model returns it
+            places.append(models_dir() / places[0].name)
     for path in places:
         if path.is_file():
             return path

@@ -57,6 +57,7 @@ class Tensors:
         self._table = table
         self._data = data
         self._taken: set[str] = set()
+        self._left = len(data)
 
     def take(self, name: object) -> npt.NDArray[np.float32]:
         """As float32, whatever it is stored as."""
@@ -100,6 +101,9 @@ class Tensors:
             raise ValueError(f"tensor {name}: lies outside the file (is it truncated?)")
         if math.prod(shape) * dtype.itemsize != end - begin:
             raise ValueError(f"tensor {name}: its shape does not fit its {end - begin} bytes")
+        self._left -= end - begin
+        if self._left < 0:  # or a small file could fill the memory with copies
+            raise ValueError(f"tensor {name}: overlaps another one")
         return np.frombuffer(self._data[begin:end], dtype=dtype).reshape(shape)
 
 

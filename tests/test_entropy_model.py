@@ -27,6 +27,7 @@ from test_program_fuzz import HOSTILE, places
 
 from encodec_fast import _native
 from encodec_fast.entropy_model import EntropyModel
+from encodec_fast.tensor_file import Tensors as StoredTensors
 
 SIZES = Sizes()
 KEY = "encodec_fast.entropy"
@@ -235,3 +236,12 @@ def test_random_sizes(tmp_path: Path, codebooks: int) -> None:
         )
         header, tensors = entropy_tensors(random_weights(int(rng.integers(99)), sizes), sizes)
         exercise(write_entropy_model(tmp_path / "sizes", header, tensors))
+
+
+def test_tensors_that_overlap() -> None:
+    """A file of a few megabytes could ask for gigabytes with them."""
+    entry = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
+    tensors = StoredTensors({"one": entry, "other": entry}, memoryview(bytes(100)))
+    tensors.take("one")
+    with pytest.raises(ValueError, match="tensor other: overlaps another"):
+        tensors.take("other")

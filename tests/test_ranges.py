@@ -80,3 +80,24 @@ def test_ranges_that_are_none(causal: ef.Codec, tmp_path: Path, bad: object) -> 
     with pytest.raises(ValueError, match=r"start: expected less than the 0\.500 s"):
         ef.decompress_file(tmp_path / "a.ecdc", tmp_path / "a.wav", model=causal, start=0.5)
     assert not (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.parametrize("length", [183, 184, 185, 186, 274])
+def test_ranges_in_a_short_last_segment(tiny_entropies: Path, length: int) -> None:
+    """The decode begins in a segment that is no full one: its weights are those of one."""
+    codec = ef.Codec.load(tiny_entropies / "tiny_segments.safetensors")
+    data = codec.compress(recording(length))
+    whole = codec.decompress(data)
+    for first in range(length):
+        blocks = decoding.decoded(codec.program, reader_of(codec, data), "file", start=first / RATE)
+        assert np.array_equal(np.concatenate(list(blocks), axis=1), whole[:, first:])
+
+
+@pytest.mark.parametrize("length", range(1, 8))
+def test_a_duration_beyond_the_end_without_an_index(codec: ef.Codec, length: int) -> None:
+    data = codec.compress(recording(length))
+    for duration in range(12):
+        blocks = decoding.decoded(
+            codec.program, reader_of(codec, data, live=True), "file", duration=duration / RATE
+        )
+        assert sum(block.shape[1] for block in blocks) == min(length, duration)

@@ -12,6 +12,7 @@ from programs import tiny_program
 
 import encodec_fast as ef
 from encodec_fast import _native, segments
+from encodec_fast.blocks import BlockDecoder
 from encodec_fast.segments import Ordered
 
 
@@ -138,3 +139,10 @@ def test_the_callers_array_is_not_kept(codec: ef.Codec, size: int) -> None:
         pieces += encoder.flush()
     for piece, codes in zip(pieces, codec.encode(wav, 6.0).codes, strict=True):
         assert np.array_equal(piece.codes, codes)
+
+
+def test_live_segments_do_not_wait_for_the_next(tmp_path: Any) -> None:
+    codec = ef.Codec.load(tiny_program(tmp_path, "segments"))
+    pieces = codec.block_encoder(2, live=True).push(np.ones((1, 500), np.float32))
+    decoder = BlockDecoder(codec.program, 1, live=True)
+    assert [decoder.push(piece).shape[1] for piece in pieces] == [90] * len(pieces)

@@ -83,3 +83,17 @@ def test_an_entropy_model_is_no_program(folder: Path) -> None:
     assert "mine.entropy" not in [program.name for program in store.list_programs()]
     with pytest.raises(ValueError, match=r"not ending in '\.entropy'"):
         store.find_model("mine.entropy")
+
+
+def test_a_bundled_program_finds_an_imported_entropy_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCODEC_FAST_MODELS", str(tmp_path))
+    imported = tmp_path / "nano_24khz.entropy.safetensors"
+    imported.touch()
+    monkeypatch.setattr(store, "_DATA", tmp_path / "bundled")
+    (tmp_path / "bundled").mkdir()
+    (tmp_path / "bundled" / "nano_24khz.safetensors").touch()
+    # By name for compressing, by what find_model returns for decompressing.
+    assert store.find_entropy("nano_24khz") == imported
+    assert store.find_entropy(store.find_model("nano_24khz")) == imported

@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import HOP
+from programs import HOP, tiny_program
 from version_1 import (
     CHUNK,
     ENTROPIES,
@@ -26,6 +27,7 @@ from version_1 import (
 )
 
 import encodec_fast as ef
+from encodec_fast import info
 from encodec_fast.segments import Gap, Piece
 
 
@@ -237,7 +239,6 @@ def test_hours_of_silence_are_not_believed(causal: ef.Codec) -> None:
             gaps = [piece.length for piece in reader.pieces()[1] if isinstance(piece, Gap)]
             assert sum(gaps) <= hour + len(numbers) * frames
             assert reader.lost[-1][1] is None
-            assert (reader.audio_length is not None) != live or len(numbers) > 1
 
 
 def test_a_gap_is_cut_into_pieces(causal: ef.Codec) -> None:
@@ -249,3 +250,70 @@ def test_a_gap_is_cut_into_pieces(causal: ef.Codec) -> None:
     gaps = [piece.length for piece in reader.pieces()[1] if isinstance(piece, Gap)]
     assert sum(gaps) == 50 * 40 and max(gaps) == 40
     assert reader.lost == [(0, 50 * 40)]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 5])
+def test_a_lost_segment_is_silent(tiny_entropies: Path, lost: int) -> None:
+    """Also the first one, where a segment is no whole number of frames (100 samples, hop 6)."""
+    codec = ef.Codec.load(tiny_entropies / "tiny_segments.safetensors")
+    data = bytearray(codec.compress(recording(1000)))
+    whole = codec.decompress(bytes(data))
+    at = container_size(bytes(data))
+    for _ in range(lost):
+        at += 7 + data[at + 2]
+    data[at + 9] ^= 1
+    with pytest.warns(ef.DamageWarning):
+        wav = codec.decompress(bytes(data))
+    assert wav.shape == whole.shape
+    assert (wav[:, 90 * lost + 12 : 90 * lost + 90] == 0).all()
+    assert np.array_equal(wav[:, 90 * lost + 102 :], whole[:, 90 * lost + 102 :])
+
+
+@pytest.mark.parametrize("lost", [0, 3, -1])
+def test_info_tells_a_missing_chunk(tiny_entropies: Path, lost: int) -> None:
+    codec = ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
+    data = compressed(codec, recording(6 * 40 * 10))
+    first = container_size(data)
+    size = 7 + data[first + 2]  # of every chunk: full ones, with numbers below 128
+    at = first + (lost % 10) * size
+    rest = io.BytesIO(data[:at] + data[at + size :])
+    found = info.info(rest, tiny_entropies / "tiny_reflect.safetensors")
+    assert (found.damaged, found.finished, found.chunks) == (True, True, 9)
+
+
+def test_pieces_of_long_chunks_are_short(tiny_entropies: Path) -> None:
+    codec = ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
+    data = compressed(codec, recording(6 * 7001), chunk=6 * 2500 / RATE)
+    for changed in (data, data[: container_size(data)] + data[2 * len(data) // 3 :]):
+        lengths = [
+            piece.length if isinstance(piece, Gap) else piece.codes.shape[1]
+            for piece in reader_of(codec, changed).pieces()[1]
+        ]
+        assert max(lengths) == 1000
+        assert sum(lengths) == 7001
+
+
+def test_codes_beyond_the_codebook_are_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("programs.ENTRIES", 20)
+    codec = ef.Codec.load(tiny_program(tmp_path, "reflect"))
+    buffer = io.BytesIO()
+    writer = codec.piece_writer(1, chunk=CHUNK)(buffer)
+    for number in range(3):
+        codes = np.full((1, 40), 31 if number == 1 else 3, np.uint16)
+        writer.write(Piece(codes, None, number == 0))
+    writer.finish(3 * 40 * HOP)
+    with pytest.warns(ef.DamageWarning):
+        wav = codec.decompress(buffer.getvalue())
+    assert wav.shape == (1, 720)
+    assert (wav[:, 240:480] == 0).all()
+
+
+@pytest.mark.parametrize("entropy", ["static", "lm"])
+def test_more_codebooks_than_the_entropy_model_has(tiny_entropies: Path, entropy: str) -> None:
+    codec = ef.Codec.load(tiny_entropies / "tiny_reflect.safetensors")
+    assert codec.entropy_model is not None
+    codec.entropy_model = replace(codec.entropy_model, n_codebooks=1)
+    with pytest.raises(ValueError, match="entropy model of tiny_reflect has only 1 codebooks"):
+        codec.piece_writer(2, entropy)

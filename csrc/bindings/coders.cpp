@@ -212,12 +212,16 @@ void push_reference(ArithmeticEncoder& self, const Symbols& symbols, const Refer
   check_reference(cdf);
   const int64_t n = columns_of(cdf);
   check_symbols(symbols, n);
-  ArithmeticEncoder encoder = self;  // so that an error leaves self as it was
-  for (size_t t = 0; t < symbols.size(); ++t) {
-    const int64_t row = cdf.shape(0) == 1 ? 0 : static_cast<int64_t>(t);
-    encoder.encode(cdf.data() + row * n, symbols.data()[t]);
+  const ArithmeticEncoder::Mark before = self.mark();
+  try {
+    for (size_t t = 0; t < symbols.size(); ++t) {
+      const int64_t row = cdf.shape(0) == 1 ? 0 : static_cast<int64_t>(t);
+      self.encode(cdf.data() + row * n, symbols.data()[t]);
+    }
+  } catch (...) {
+    self.rewind(before);
+    throw;
   }
-  self = std::move(encoder);
 }
 
 nb::bytes flush_reference(ArithmeticEncoder& self) {

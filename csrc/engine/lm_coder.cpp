@@ -160,7 +160,9 @@ void LmCoder::decode(std::vector<LmPayload>& streams) {
   for (LmPayload& s : streams) active.push_back({&s, RangeDecoder(s.data.data(), s.data.size())});
   for (int64_t step = 0;; ++step) {
     const auto ended = [&](const Reading& r) {
-      return r.payload->damaged || r.payload->steps == step;
+      const bool done = r.payload->steps == step;
+      r.payload->damaged = r.payload->damaged || (done && !r.decoder.complete());
+      return r.payload->damaged || done;
     };
     active.erase(std::remove_if(active.begin(), active.end(), ended), active.end());
     if (active.empty()) break;

@@ -51,6 +51,20 @@ void ArithmeticEncoder::encode(const int64_t* cdf, int64_t symbol) {
   max_bit_ = kept;
 }
 
+ArithmeticEncoder::Mark ArithmeticEncoder::mark() const {
+  const uint8_t last = bytes_.empty() ? uint8_t{0} : bytes_.back();
+  return {low_, high_, max_bit_, filled_, bytes_.size(), last};
+}
+
+void ArithmeticEncoder::rewind(const Mark& mark) {
+  low_ = mark.low;
+  high_ = mark.high;
+  max_bit_ = mark.max_bit;
+  filled_ = mark.filled;
+  bytes_.resize(mark.size);
+  if (!bytes_.empty()) bytes_.back() = mark.last;
+}
+
 void ArithmeticEncoder::put(uint64_t bit) {
   if (filled_ == 0) bytes_.push_back(0);
   bytes_.back() = static_cast<uint8_t>(bytes_.back() | bit << filled_);

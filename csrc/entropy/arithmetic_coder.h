@@ -18,6 +18,16 @@ class ArithmeticEncoder {
   // for so long that the reference gives up, too.
   void encode(const int64_t* cdf, int64_t symbol);
 
+  // A point of the stream to go back to, and the way there.
+  struct Mark {
+    uint64_t low, high;
+    int max_bit, filled;
+    size_t size;
+    uint8_t last;
+  };
+  Mark mark() const;
+  void rewind(const Mark& mark);
+
   // Appends all bytes of the stream, the last one filled up with zero bits, and starts anew.
   void flush(std::vector<uint8_t>& out);
 
