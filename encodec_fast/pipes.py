@@ -38,7 +38,8 @@ def encode_pipe(
     sample_rate, channels: of the PCM, those of the model unless given; chunk: seconds, down to a
     frame (models that code segments: always a segment); start: see Codec.stream_encoder. Returns
     the samples per channel that were coded, at the model's rate; a source that ends at once makes a
-    file of none. Raises ValueError for arguments out of range and for samples that are NaN or
+    file of none, and one that is interrupted (Ctrl-C) a whole file of what came so far, before the
+    interrupt goes on. Raises ValueError for arguments out of range and for samples that are NaN or
     infinite.
     """
     rate = codec.sample_rate if sample_rate is None else sample_rate
@@ -53,7 +54,14 @@ def encode_pipe(
     writer = open_writer(target)
     length: int = 0
     with codec.block_encoder(n_q, start, live=True) as encoder:
-        for block in blocks:
+        stop: BaseException | None = None
+        while True:
+            try:
+                block = next(blocks, None)
+            except (KeyboardInterrupt, SystemExit) as error:
+                stop, block = error, None  # what was recorded so far is a whole file
+            if block is None:
+                break
             audio = converter.push(block)
             length += audio.shape[1]
             for piece in encoder.push(audio):
@@ -64,6 +72,8 @@ def encode_pipe(
             writer.write(piece)
     writer.finish(length)
     target.flush()
+    if stop is not None:
+        raise stop
     return length
 
 

@@ -104,6 +104,25 @@ def test_nothing_and_one_sample(codec: ef.Codec, folder: Path) -> None:
     assert codec.decompress(one).shape == (1, 1)
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_ends_the_file(codec: ef.Codec, interrupt: type[BaseException]) -> None:
+    wav = recording(1234)
+
+    class Interrupted(io.BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            data = super().read1(size or -1)
+            if not data:
+                raise interrupt
+            return data
+
+    target = io.BytesIO()
+    with pytest.raises(interrupt):
+        source = Interrupted(wav.T.tobytes())
+        pipes.encode_pipe(codec, source, target, sample_format="f32le", chunk=0.02)
+    expected = codec.decode(codec.encode(wav))
+    assert np.array_equal(codec.decompress(target.getvalue(), strict=True), expected)
+
+
 def test_damage_in_a_pipe(codec: ef.Codec, folder: Path) -> None:
     wav = recording(3000)
     data = bytearray(encoded(codec, wav.T.tobytes(), sample_format="f32le", chunk=0.02))
