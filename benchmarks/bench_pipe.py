@@ -12,6 +12,7 @@ per second of audio.
 
 from __future__ import annotations
 
+import io
 import resource
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from report import machine, parser, publish
@@ -64,11 +66,11 @@ class Delay:
 class Counter(threading.Thread):
     """Reads a pipe to its end and notes when how many bytes had come."""
 
-    def __init__(self, stream: object) -> None:
+    def __init__(self, stream: io.BufferedReader) -> None:
         super().__init__()
         self.arrivals: list[tuple[float, int]] = []
         self.total = 0
-        self._read = stream.read1  # type: ignore[attr-defined]
+        self._read = stream.read1
 
     def run(self) -> None:
         while data := self._read(1 << 16):
@@ -79,17 +81,17 @@ class Counter(threading.Thread):
 class Tee(threading.Thread):
     """Hands bytes on and counts them."""
 
-    def __init__(self, source: object, target: object) -> None:
+    def __init__(self, source: io.BufferedReader, target: IO[bytes]) -> None:
         super().__init__()
         self.total = 0
         self._source, self._target = source, target
 
     def run(self) -> None:
-        while data := self._source.read1(1 << 16):  # type: ignore[attr-defined]
+        while data := self._source.read1(1 << 16):
             self.total += len(data)
-            self._target.write(data)  # type: ignore[attr-defined]
-            self._target.flush()  # type: ignore[attr-defined]
-        self._target.close()  # type: ignore[attr-defined]
+            self._target.write(data)
+            self._target.flush()
+        self._target.close()
 
 
 def measure(
@@ -110,7 +112,9 @@ def measure(
         subprocess.Popen([*encode, *start], stdin=pipe, stdout=pipe) as encoder,
         subprocess.Popen([*command, "decode", "-m", model], stdin=pipe, stdout=pipe) as decoder,
     ):
-        assert encoder.stdin and encoder.stdout and decoder.stdin and decoder.stdout
+        assert encoder.stdin and decoder.stdin
+        assert isinstance(encoder.stdout, io.BufferedReader)
+        assert isinstance(decoder.stdout, io.BufferedReader)
         tee, counter = Tee(encoder.stdout, decoder.stdin), Counter(decoder.stdout)
         tee.start()
         counter.start()

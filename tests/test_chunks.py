@@ -235,7 +235,7 @@ def test_sizes_that_are_absurd() -> None:
 )  # fmt: skip
 def test_headers_that_no_file_has(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError):
-        replace(HEADER, **changes)  # type: ignore[arg-type]
+        replace(HEADER, **changes)  # type: ignore[arg-type]  # wrong types on purpose
 
 
 @pytest.mark.parametrize(

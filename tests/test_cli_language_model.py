@@ -10,6 +10,7 @@ import soundfile
 
 torch = pytest.importorskip("torch")
 
+# Behind the skip, because what follows imports torch.
 from encodec_fast import __main__ as reference  # noqa: E402
 from encodec_fast import cli  # noqa: E402
 from encodec_fast.models.config import CONFIGS  # noqa: E402

@@ -76,6 +76,7 @@ def test_ranges_that_are_none(causal: ef.Codec, tmp_path: Path, bad: object) -> 
     (tmp_path / "a.ecdc").write_bytes(causal.compress(recording(4000)))
     for arguments in ({"start": bad}, {"duration": bad}):
         with pytest.raises(ValueError, match="expected seconds >= 0"):
+            # Wrong types on purpose.
             ef.decompress_file(tmp_path / "a.ecdc", tmp_path / "a.wav", model=causal, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"start: expected less than the 0\.500 s"):
         ef.decompress_file(tmp_path / "a.ecdc", tmp_path / "a.wav", model=causal, start=0.5)

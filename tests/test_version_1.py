@@ -204,7 +204,7 @@ def test_models_that_do_not_fit(tiny_entropies: Path, tmp_path: Path, causal: ef
 )
 def test_bad_arguments(causal: ef.Codec, arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        causal.compress(recording(1000), **arguments)  # type: ignore[arg-type]
+        causal.compress(recording(1000), **arguments)  # type: ignore[arg-type]  # on purpose
 
 
 def test_metadata(causal: ef.Codec, tmp_path: Path, tiny_entropies: Path) -> None:

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/require.h"
+
 namespace encodec_fast {
 
 namespace nb = nanobind;
@@ -48,10 +50,6 @@ NewArray<T, 1> to_array(std::vector<T> values) {
 inline nb::bytes to_bytes(const std::vector<uint8_t>& v) { return nb::bytes(v.data(), v.size()); }
 inline const uint8_t* bytes_begin(const nb::bytes& b) {
   return static_cast<const uint8_t*>(b.data());
-}
-
-inline void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
 }
 
 template <typename A>

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/float_control.h"
+#include "engine/require.h"
 #include "kernels/attention.h"
 
 namespace encodec_fast {
@@ -18,16 +19,6 @@ constexpr int64_t kMaxPast = 4095;
 constexpr int64_t kMaxLayers = 64;
 constexpr int64_t kMaxBooks = 1024;
 constexpr int64_t kMaxCacheFloats = 1 << 24;  // of one stream: 64 MB
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-void require_in(const char* name, int64_t value, int64_t low, int64_t high) {
-  require(value >= low && value <= high, std::string(name) + ": expected " + std::to_string(low) +
-                                             ".." + std::to_string(high) + ", found " +
-                                             std::to_string(value));
-}
 
 // 10000^(-i / last) within a few units of the last place of a float64, without the C library's pow,
 // which differs between machines; fma and ldexp are exact.

@@ -7,6 +7,7 @@
 
 #include "dispatch.h"
 #include "engine/float_control.h"
+#include "engine/require.h"
 
 namespace encodec_fast {
 namespace {
@@ -14,16 +15,6 @@ namespace {
 constexpr int64_t kMaxLanes = 65536;
 
 size_t size_of(int64_t count) { return static_cast<size_t>(count); }
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-void require_in(const char* name, int64_t value, int64_t low, int64_t high) {
-  require(value >= low && value <= high, std::string(name) + ": expected " + std::to_string(low) +
-                                             ".." + std::to_string(high) + ", found " +
-                                             std::to_string(value));
-}
 
 template <typename T>
 std::vector<int64_t> lanes_of(const std::vector<T>& streams) {

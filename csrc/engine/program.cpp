@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/float_control.h"
+#include "engine/require.h"
 #include "kernels/gemm.h"
 
 namespace encodec_fast {
@@ -19,10 +20,6 @@ constexpr int64_t kMaxRate = 1 << 20;
 // Activations of all values per input row of a graph, in floats (16 MB): no program asks for memory
 // without bound.
 constexpr int64_t kMaxActivations = 1 << 22;
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument(message);
-}
 
 }  // namespace
 

@@ -6,48 +6,45 @@
 
 namespace encodec_fast::EF_ISA {
 
-// exp(x) - 1 for x <= 0, within 2 ulp. x = n ln2 + r with |r| <= ln2 / 2; then
-// exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), which keeps full precision near zero, where n is 0.
-inline Vec expm1_negative(Vec x) noexcept {
-  const Vec one = broadcast(1.0f);
-  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits.
+// x = n ln2 + r with |r| <= ln2 / 2: r, and 1.5 * 2^23 + n, which power_of_two takes.
+struct Reduced {
+  Vec r, shifted;
+};
+
+inline Reduced reduce(Vec x) noexcept {
+  // Adding 1.5 * 2^23 rounds to an integer held in the low mantissa bits.
   const Vec shift = broadcast(12582912.0f);
-  const Vec low = broadcast(-60.0f);  // exp(-60) is far below the last bit of 1
-  x = larger(low, x);
   const Vec t = fma(x, broadcast(1.44269504f), shift);
   const Vec n = t - shift;
   // ln2 in two parts; the first has trailing zeros, n * part is exact.
-  Vec r = fma(n, broadcast(-0.693145752f), x);
-  r = fma(n, broadcast(-1.42860677e-6f), r);
-  // exp(r) - 1 = r + r^2 (1/2 + r/6 + ...): Taylor to r^7, error below 1e-8 relative on the
-  // interval.
+  const Vec r = fma(n, broadcast(-0.693145752f), x);
+  return {fma(n, broadcast(-1.42860677e-6f), r), t};
+}
+
+// exp(r) - 1 = r + r^2 (1/2 + r/6 + ...): Taylor to r^7, error below 1e-8 relative for |r| <= ln2 /
+// 2.
+inline Vec expm1_near_zero(Vec r) noexcept {
   Vec p = fma(broadcast(1.98412698e-4f), r, broadcast(1.38888889e-3f));
   p = fma(p, r, broadcast(8.33333333e-3f));
   p = fma(p, r, broadcast(4.16666667e-2f));
   p = fma(p, r, broadcast(1.66666667e-1f));
   p = fma(p, r, broadcast(0.5f));
-  const Vec em1 = fma(p, r * r, r);
-  const Vec scale = power_of_two(t);  // 2^n
-  return fma(em1, scale, scale - one);
+  return fma(p, r * r, r);
+}
+
+// exp(x) - 1 for x <= 0, within 2 ulp: 2^n (exp(r) - 1) + (2^n - 1), which keeps full precision
+// near zero, where n is 0. Below -60, exp(x) is far below the last bit of 1.
+inline Vec expm1_negative(Vec x) noexcept {
+  const Reduced reduced = reduce(larger(broadcast(-60.0f), x));
+  const Vec scale = power_of_two(reduced.shifted);
+  return fma(expm1_near_zero(reduced.r), scale, scale - broadcast(1.0f));
 }
 
 // exp(high + low) for high in -87..0 and |low| below 1e-5, within 2 ulp; below -87 it is exp(-87).
-// The same reduction and polynomial as above.
 inline Vec exp_negative(Vec high, Vec low) noexcept {
-  const Vec shift = broadcast(12582912.0f);
-  high = larger(broadcast(-87.0f), high);
-  const Vec t = fma(high, broadcast(1.44269504f), shift);
-  const Vec n = t - shift;
-  Vec r = fma(n, broadcast(-0.693145752f), high);
-  r = fma(n, broadcast(-1.42860677e-6f), r) + low;
-  Vec p = fma(broadcast(1.98412698e-4f), r, broadcast(1.38888889e-3f));
-  p = fma(p, r, broadcast(8.33333333e-3f));
-  p = fma(p, r, broadcast(4.16666667e-2f));
-  p = fma(p, r, broadcast(1.66666667e-1f));
-  p = fma(p, r, broadcast(0.5f));
-  const Vec em1 = fma(p, r * r, r);
-  const Vec scale = power_of_two(t);
-  return fma(em1, scale, scale);
+  const Reduced reduced = reduce(larger(broadcast(-87.0f), high));
+  const Vec scale = power_of_two(reduced.shifted);
+  return fma(expm1_near_zero(reduced.r + low), scale, scale);
 }
 
 inline Vec elu(Vec x) noexcept {

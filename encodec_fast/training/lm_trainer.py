@@ -9,14 +9,11 @@ the averaged weights that did best on the recordings held out of the training sp
 
 from __future__ import annotations
 
-import argparse
 import math
 import pickle
-import signal
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,36 +30,29 @@ from encodec_fast.store import find_program
 from encodec_fast.training.code_data import ENDED, CodeSequences, TrainingCodes, load_codes
 from encodec_fast.training.code_length import as_shipped, bits_per_code, shifted
 from encodec_fast.training.lm_start import initialise
+from encodec_fast.training.run import Run, RunSettings, parse_settings, use_threads
 from encodec_fast.training.static_tables import balanced, count_codes, table_widths
 
 POSITIONS = 60.0  # seconds: random offsets of the positions go so far
 
 
 @dataclass
-class Settings:
+class Settings(RunSettings):
     """A run's settings; every field is a command line option."""
 
-    audio: str
-    out: str
-    codec: str = "nano_24khz"
     minutes: float = 45.0
-    steps: int = 0
+    seconds: float = 5.0
+    lr: float = 5e-3
+    warmup: int = 150
+    average_decay: float = 0.995
+    codec: str = "nano_24khz"
     copies: int = 6
     dim: int = 72
     heads: int = 3
     layers: int = 5
-    batch: int = 8
-    seconds: float = 5.0
-    lr: float = 5e-3
-    warmup: int = 150
     weight_decay: float = 0.01
     dropout: float = 0.0
-    average_decay: float = 0.995
-    clip: float = 1.0
     check_minutes: float = 3.0
-    threads: int = 1
-    seed: int = 2024
-    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.dim < 4 or self.dim % 2 or self.heads < 1 or self.dim % self.heads:
@@ -81,17 +71,16 @@ class Settings:
                 raise ValueError(f"{name}: expected from 0 to 1, found {getattr(self, name)}")
 
 
-class LmTrainer:
+class LmTrainer(Run):
     """One training run: model, moving average of its weights, optimiser, codes and log."""
 
     def __init__(
         self, settings: Settings, config: ModelConfig, codebooks: Tensor, codes: TrainingCodes
     ) -> None:
+        super().__init__(settings)
         self.settings = settings
         self.config = config
         self.held_out = codes.held_out
-        self.out = Path(settings.out)
-        self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
         counts = balanced(
             [
@@ -110,8 +99,6 @@ class LmTrainer:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
-        self.step = 0
-        self.elapsed = 0.0
         self.best = math.inf
         if settings.resume and (self.out / "last.pt").exists():
             self.load()
@@ -149,21 +136,6 @@ class LmTrainer:
             "settings": asdict(self.settings),
         }
         self._write("last.pt", state)
-
-    def _write(self, name: str, state: dict[str, object]) -> None:
-        """By way of a temporary name, so that a kill cannot damage it."""
-        torch.save(state, self.out / f"{name}.partial")
-        (self.out / f"{name}.partial").replace(self.out / name)
-
-    def progress(self) -> float:
-        """The share of the run that is done: of its steps if given, else of its minutes."""
-        if self.settings.steps:
-            return min(1.0, self.step / self.settings.steps)
-        return min(1.0, self.elapsed / (60 * self.settings.minutes))
-
-    def _learning_rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.settings.warmup)
-        return self.settings.lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress()))
 
     def _backward(self, codes: Tensor) -> float:
         """Forward and backward of codes int64 [B, n_q, T]: the loss in bits per code.
@@ -208,7 +180,7 @@ class LmTrainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = min(self.settings.average_decay, (1 + self.step) / (10 + self.step))
+        decay = self._average_share()
         values = list(self.model.state_dict().values())
         torch._foreach_lerp_(list(self.average.values()), values, 1 - decay)
 
@@ -234,16 +206,8 @@ class LmTrainer:
             self._write("lm.pt", state)
         return figures
 
-    def run(self) -> None:
-        """Train until the time or the steps are used up; check, log and save every few minutes,
-        and also when the process is asked to end (SIGTERM, Ctrl-C)."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-        try:
-            self._run()
-        finally:
-            self.save()
-
     def _run(self) -> None:
+        """Checks, logs and saves every few minutes."""
         losses: list[float] = []
         checked = started = time.monotonic()
         before = self.elapsed
@@ -263,9 +227,7 @@ class LmTrainer:
             f"step {self.step} loss {np.mean(losses):.4f} held out {figures}"
             f" lr {self._learning_rate():.2e} s/step {seconds:.3f} minutes {self.elapsed / 60:.1f}"
         )
-        print(line, flush=True)
-        with (self.out / "lm.log").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+        self._report("lm.log", line)
 
 
 def load_trained(path: Path) -> tuple[LanguageModel, NDArray[np.int64]]:
@@ -297,23 +259,7 @@ def open_run(settings: Settings) -> LmTrainer:
     return LmTrainer(settings, config, codebooks, codes)
 
 
-def parse_settings(arguments: list[str] | None = None) -> Settings:
-    """Settings from the command line: one option per field, its type that of the default."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    defaults = Settings(audio="", out="")
-    for field in fields(Settings):
-        default = getattr(defaults, field.name)
-        name = f"--{field.name.replace('_', '-')}"
-        if isinstance(default, bool):
-            parser.add_argument(name, action="store_true")
-        else:
-            required = default == ""
-            parser.add_argument(name, type=type(default), default=default, required=required)
-    return Settings(**vars(parser.parse_args(arguments)))
-
-
 if __name__ == "__main__":
-    settings = parse_settings()
-    torch.set_num_threads(settings.threads)
-    torch.set_flush_denormal(True)
+    settings = parse_settings(Settings, __doc__)
+    use_threads(settings)
     open_run(settings).run()

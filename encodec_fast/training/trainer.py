@@ -8,13 +8,9 @@ checkpoint with `--resume`.
 
 from __future__ import annotations
 
-import argparse
-import math
 import random
-import signal
-import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,46 +22,35 @@ from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.training.balancer import Balancer
 from encodec_fast.training.data import Crops, build_cache
 from encodec_fast.training.losses import MelLoss, noise_ratio
+from encodec_fast.training.run import Run, RunSettings, parse_settings, use_threads
 
 DEFAULT_BANDWIDTH = 6.0
 
 
 @dataclass
-class Settings:
+class Settings(RunSettings):
     """A run's settings; every field is a command line option."""
 
-    audio: str
-    out: str
-    config: str = "nano_24khz"
     minutes: float = 90.0
-    steps: int = 0
-    batch: int = 8
     seconds: float = 0.64
-    lr: float = 1e-3
-    warmup: int = 200
+    config: str = "nano_24khz"
     plain_steps: int = 300
-    average_decay: float = 0.999
-    clip: float = 1.0
     snr_weight: float = 1.0
     mel_weight: float = 1.0
     mel_floor: float = 1e-6
     commitment_weight: float = 1.0
     save_minutes: float = 3.0
-    threads: int = 1
-    seed: int = 2024
-    resume: bool = False
 
 
-class Trainer:
+class Trainer(Run):
     """One training run: model, moving average of its weights, optimiser, data and log."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.settings = settings
         self.config: ModelConfig = CONFIGS[settings.config]
         if self.config.segment is not None or self.config.channels != 1:
             raise ValueError(f"config must be causal and mono, {settings.config} is not")
-        self.out = Path(settings.out)
-        self.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
         self.random = random.Random(settings.seed)
         self.model = EncodecModel(self.config).train()
@@ -73,8 +58,6 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, betas=(0.5, 0.9))
         self.mel = MelLoss(self.config.sample_rate, floor=settings.mel_floor)
         self.balancer = Balancer({"snr": settings.snr_weight, "mel": settings.mel_weight})
-        self.step = 0
-        self.elapsed = 0.0
         if settings.resume and (self.out / "last.pt").exists():
             self.load()
         self.crops = self._open_data()
@@ -96,7 +79,7 @@ class Trainer:
         torch.manual_seed(self.settings.seed + self.step)
 
     def save(self) -> None:
-        """Write last.pt (all state) by way of a temporary name, so a kill cannot damage it."""
+        """Write last.pt, all of the run's state."""
         state = {
             "config": asdict(self.config),
             "model": self.model.state_dict(),
@@ -106,18 +89,7 @@ class Trainer:
             "elapsed": self.elapsed,
             "settings": asdict(self.settings),
         }
-        torch.save(state, self.out / "last.partial")
-        (self.out / "last.partial").replace(self.out / "last.pt")
-
-    def progress(self) -> float:
-        """The share of the run that is done: of its steps if given, else of its minutes."""
-        if self.settings.steps:
-            return min(1.0, self.step / self.settings.steps)
-        return min(1.0, self.elapsed / (60 * self.settings.minutes))
-
-    def _learning_rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.settings.warmup)
-        return self.settings.lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress()))
+        self._write("last.pt", state)
 
     @torch.no_grad()
     def _initialise_codebooks(self) -> None:
@@ -179,20 +151,12 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = min(self.settings.average_decay, (1 + self.step) / (10 + self.step))
+        decay = self._average_share()
         for key, value in self.model.state_dict().items():
             self.average[key].lerp_(value, 1 - decay)
 
-    def run(self) -> None:
-        """Train until the time or the steps are used up; log every 100 steps, save now and then,
-        and also when the process is asked to end (SIGTERM, Ctrl-C)."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-        try:
-            self._run()
-        finally:
-            self.save()
-
     def _run(self) -> None:
+        """Logs every 100 steps, saves now and then."""
         reports: list[dict[str, float]] = []
         used: set[int] = set()
         saved = logged = started = time.monotonic()
@@ -220,28 +184,10 @@ class Trainer:
             f"step {self.step} {means} codes {used} lr {self._learning_rate():.2e}"
             f" s/step {seconds / count:.3f} minutes {self.elapsed / 60:.1f}"
         )
-        print(line, flush=True)
-        with (self.out / "train.log").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
-
-
-def parse_settings(arguments: list[str] | None = None) -> Settings:
-    """Settings from the command line: one option per field, its type that of the default."""
-    parser = argparse.ArgumentParser(prog="encodec-fast train", description=__doc__)
-    defaults = Settings(audio="", out="")
-    for field in fields(Settings):
-        default = getattr(defaults, field.name)
-        name = f"--{field.name.replace('_', '-')}"
-        if isinstance(default, bool):
-            parser.add_argument(name, action="store_true")
-        else:
-            required = default == ""
-            parser.add_argument(name, type=type(default), default=default, required=required)
-    return Settings(**vars(parser.parse_args(arguments)))
+        self._report("train.log", line)
 
 
 if __name__ == "__main__":
-    settings = parse_settings()
-    torch.set_num_threads(settings.threads)
-    torch.set_flush_denormal(True)
+    settings = parse_settings(Settings, __doc__)
+    use_threads(settings)
     Trainer(settings).run()

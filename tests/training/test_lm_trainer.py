@@ -21,8 +21,8 @@ from encodec_fast.training.lm_trainer import (
     Settings,
     load_trained,
     open_run,
-    parse_settings,
 )
+from encodec_fast.training.run import parse_settings
 from encodec_fast.training.static_tables import count_codes, table_widths, width_bits
 
 TINY = replace(
@@ -265,5 +265,7 @@ def test_bad_settings_are_refused(settings: Settings, changes: dict[str, float],
 
 
 def test_every_setting_is_an_option() -> None:
-    parsed = parse_settings(["--audio", "a", "--out", "b", "--dim", "66", "--resume"])
+    parsed = parse_settings(
+        Settings, None, ["--audio", "a", "--out", "b", "--dim", "66", "--resume"]
+    )
     assert parsed == Settings(audio="a", out="b", dim=66, resume=True)

@@ -11,7 +11,8 @@ from recordings import write_corpus
 
 from encodec_fast.models.checkpoints import load_checkpoint
 from encodec_fast.models.config import CONFIGS
-from encodec_fast.training.trainer import Settings, Trainer, parse_settings
+from encodec_fast.training.run import parse_settings
+from encodec_fast.training.trainer import Settings, Trainer
 
 TINY = replace(
     CONFIGS["nano_24khz"],
@@ -91,5 +92,7 @@ def test_segmented_models_are_refused(settings: Settings) -> None:
 
 
 def test_every_setting_is_an_option() -> None:
-    parsed = parse_settings(["--audio", "a", "--out", "b", "--plain-steps", "7", "--resume"])
+    parsed = parse_settings(
+        Settings, None, ["--audio", "a", "--out", "b", "--plain-steps", "7", "--resume"]
+    )
     assert parsed == Settings(audio="a", out="b", plain_steps=7, resume=True)
