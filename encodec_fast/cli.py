@@ -321,7 +321,8 @@ def _info(args: argparse.Namespace) -> None:
     if about.audio_length is not None:
         print(f"samples    {about.audio_length}")
     if about.duration is None or about.ratio is None:
-        hint = " (for more, import the model or name it with -m)" if about.finished else ""
+        missing = about.sample_rate is None
+        hint = " (for more, import the model or name it with -m)" if missing else ""
         print(f"size       {about.file_size} bytes{hint}")
         return
     channels = "mono" if about.channels == 1 else f"{about.channels} channels"

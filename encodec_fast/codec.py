@@ -260,11 +260,13 @@ class Codec:
     def open_recording(
         self, stream: IO[bytes], header: AnyHeader, name: str, live: bool = False
     ) -> Recording:
-        """The codes of an .ecdc file whose header was read; see container.open_recording."""
+        """The codes of an .ecdc file whose header was read from `stream`; live: see PieceReader.
+        Raises ValueError for a header that does not suit the model, and EOFError for a version 0
+        file that is too short."""
         if isinstance(header, ecdc.Header):
             return ecdc.Reader(stream, header, self.program.header, name, self.segment_coder)
         model = None if header.header.entropy == "none" else self.entropy_model
-        return container.open_recording(stream, header, name, self.program, model, live)
+        return chunk_codes.PieceReader(stream, header, name, self.program, model, live)
 
     def compress_file(self, source: Any, target: Any, **options: Any) -> None:
         """Compress an audio file to an .ecdc file in constant memory; see files.compress_file for

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from typing import IO, Protocol
 
 from encodec_fast import chunk_header, ecdc
-from encodec_fast.chunk_codes import PieceReader
 from encodec_fast.chunk_header import Opened
 from encodec_fast.ecdc import MAGIC, PREFIX
-from encodec_fast.entropy_model import EntropyModel
 from encodec_fast.program import Program
 from encodec_fast.segments import Gap, Piece
 
@@ -71,21 +69,6 @@ class Recording(Protocol):
     @property
     def lost(self) -> list[tuple[int, int | None]]: ...
     def pieces(self, first: int = 0) -> tuple[int, Iterator[Piece | Gap]]: ...
-
-
-def open_recording(
-    stream: IO[bytes],
-    header: AnyHeader,
-    name: str,
-    program: Program,
-    entropy_model: EntropyModel | None,
-    live: bool = False,
-) -> Recording:
-    """The codes behind a header, for a model; live: see PieceReader. Raises ValueError for a header
-    that does not suit the model, and EOFError for a version 0 file that is too short."""
-    if isinstance(header, ecdc.Header):
-        return ecdc.Reader(stream, header, program.header, name)
-    return PieceReader(stream, header, name, program, entropy_model, live)
 
 
 def report_damage(recording: Recording, program: Program, name: str, strict: bool) -> list[Lost]:

@@ -137,6 +137,17 @@ def test_bad_streams(
     assert out.buffer.getvalue() == b""
 
 
+def test_info_of_an_empty_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    from encodec_fast.codec import Codec
+
+    file = io.BytesIO()
+    Codec.load(TINY).piece_writer(2)(file).finish(0)
+    Path("e.ecdc").write_bytes(file.getvalue())
+    assert run("info", "e.ecdc") == 0
+    shown = capsys.readouterr().out
+    assert "samples    0" in shown and "import" not in shown
+
+
 def test_metadata_is_shown_harmlessly(capsys: pytest.CaptureFixture[str]) -> None:
     from encodec_fast.codec import Codec
 
