@@ -260,8 +260,8 @@ class Codec:
     def open_recording(
         self, stream: IO[bytes], header: AnyHeader, name: str, live: bool = False
     ) -> Recording:
-        """The codes of an .ecdc file whose header was read; live: see PieceReader. Raises ValueError
-        for a header that does not suit the model, EOFError for a version 0 file too short."""
+        """The codes of an .ecdc file whose header was read; live: see PieceReader. Raises
+        ValueError where it does not suit the model, EOFError for too short a version 0 file."""
         if isinstance(header, ecdc.Header):
             return ecdc.Reader(stream, header, self.program.header, name, self.segment_coder)
         model = None if header.header.entropy == "none" else self.entropy_model
