@@ -18,10 +18,10 @@ from encodec_fast.evaluation.metrics import magnitudes
 from encodec_fast.evaluation.report import Report, Summary
 
 _CHART_INCHES = (4.6, 3.3)
-_TICKS = (1.5, 3, 6, 12, 24, 48)
+_TICKS = (1.5, 3, 6, 12, 24)
 _SPECTROGRAM_WINDOW = 1024
 _SPECTROGRAM_ROWS, _SPECTROGRAM_COLUMNS = 128, 320  # at most
-_RANGE_DB = 90.0
+_DARKEST_DB, _BRIGHTEST_DB = -95.0, -20.0  # against a full-scale sine
 _VORBIS_COMPRESSION = 0.3  # 0 is the best quality, 1 the smallest size
 
 
@@ -91,10 +91,9 @@ def _plain(name: str) -> str:
 
 def spectrogram(wave: Audio, sample_rate: int) -> str:
     """Mean of the channels of float32 [channels, samples], 0 Hz at the bottom to half the rate on
-    top, as a data URI of JPEG; black is 90 dB below a full-scale sine."""
-    levels = 20 * np.log10(
-        np.maximum(magnitudes(wave.mean(axis=0), _SPECTROGRAM_WINDOW), 10 ** (-_RANGE_DB / 20))
-    )
+    top, as a data URI of JPEG; colours span _DARKEST_DB to _BRIGHTEST_DB."""
+    spectrum = magnitudes(wave.mean(axis=0), _SPECTROGRAM_WINDOW)
+    levels = 20 * np.log10(np.maximum(spectrum, 10 ** (_DARKEST_DB / 20)))
     columns = np.array_split(levels, min(_SPECTROGRAM_COLUMNS, len(levels)))
     rows = np.array_split(np.stack([c.mean(axis=0) for c in columns], 1), _SPECTROGRAM_ROWS)
     picture = np.stack([row.mean(axis=0) for row in rows])
@@ -105,8 +104,8 @@ def spectrogram(wave: Audio, sample_rate: int) -> str:
         format="jpg",
         origin="lower",
         cmap="magma",
-        vmin=-_RANGE_DB,
-        vmax=0,
+        vmin=_DARKEST_DB,
+        vmax=_BRIGHTEST_DB,
         pil_kwargs={"quality": 80},
     )
     return data_uri("image/jpeg", data.getvalue())
