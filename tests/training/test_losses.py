@@ -42,9 +42,9 @@ def test_mel_loss_is_zero_for_equal_and_falls_with_the_error() -> None:
 
 def test_mel_loss_of_a_level_change() -> None:
     """Where the floor does not matter a gain g moves every log10 power by 2 log10 g."""
-    mel = MelLoss(24000, low=10, high=10)
+    mel = MelLoss(24000, windows=[1024])
     x = 30 * torch.randn(1, 1, 24000)
-    power = mel._mel(x, 1024)
+    power = mel.spectrum(x, 1024)
     expected = (3 * power.mean() + math.log10(4) ** 2) / 2
     assert mel(x, 2 * x).item() == pytest.approx(expected.item(), rel=1e-3)
 
