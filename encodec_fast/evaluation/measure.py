@@ -15,6 +15,7 @@ from encodec_fast.codes import Codes
 from encodec_fast.evaluation import metrics
 from encodec_fast.evaluation.anchors import LOWPASS_HZ, OPUS_KBPS, OpusCoder, lowpass
 from encodec_fast.evaluation.listeners import Visqol, pesq_mos, stoi_score
+from encodec_fast.evaluation.metrics import Spectra
 from encodec_fast.evaluation.models import EvaluatedModel
 from encodec_fast.evaluation.recordings import Recording, Setting, read_recording
 from encodec_fast.evaluation.report import Figure, System
@@ -96,6 +97,7 @@ class Measurer:
             return Measured(skipped=str(error))
         measured = Measured()
         for setting, original in originals.items():
+            spectra = Spectra(original, setting.sample_rate)
             if excerpts:
                 measured.excerpts.append(_excerpt("", setting, original))
             for system in self._work.systems():
@@ -110,7 +112,7 @@ class Measurer:
                     kind=recording.kind,
                     seconds=original.shape[1] / setting.sample_rate,
                     **costs,
-                    **self._judge(original, decoded, setting.sample_rate, recording.kind),
+                    **self._judge(original, spectra, decoded, recording.kind),
                 )
                 measured.figures.append(figure)
         return measured
@@ -175,11 +177,14 @@ class Measurer:
             counts = [np.bincount(row, minlength=entries) for row in joined]
             measured.counts[label] = np.stack(counts).astype(np.int64)
 
-    def _judge(self, x: Audio, y: Audio, sample_rate: int, kind: str) -> dict[str, Any]:
-        distance = metrics.stft_distance(x, y)
+    def _judge(self, x: Audio, spectra: Spectra, y: Audio, kind: str) -> dict[str, Any]:
+        """What y is like, compared with x, whose spectra are at hand."""
+        sample_rate = spectra.sample_rate
+        decoded = Spectra(y, sample_rate)
+        distance = metrics.stft_distance(spectra, decoded)
         found: dict[str, Any] = {
             "si_snr": metrics.si_snr(x, y, sample_rate),
-            "mel": metrics.log_mel_distance(x, y, sample_rate),
+            "mel": metrics.log_mel_distance(spectra, decoded),
             "stft_convergence": distance.convergence,
             "stft_log_magnitude": distance.log_magnitude,
         }
