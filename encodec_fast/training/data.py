@@ -125,7 +125,7 @@ def validation_clips(
                 )
                 if crop is not None:
                     queue.append(recording)  # another part of it, when its turn comes again
-                    clips.append((kind, f"{recording.name}@{crop.second:.3f}", crop.wave))
+                    clips.append((kind, f"{recording.name}@{crop.second:.5f}", crop.wave))
                     break
     if not clips:
         raise ValueError(
