@@ -1,116 +1,109 @@
-"""What training runs share: settings as options, a bounded length, checkpoints, a log."""
+"""What training runs share: a bounded length, checkpoints to go on from, a log, an end."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import signal
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol
 
-import torch
+from encodec_fast.models.collective import rank
+from encodec_fast.training.checkpoint import LAST, CheckpointStore
+from encodec_fast.training.progress_line import ProgressLine
 
-
-@dataclass
-class RunSettings:
-    """A run's settings; every field is a command line option. `minutes` of wall time bound the run,
-    or `steps` if there are any."""
-
-    audio: str
-    out: str
-    minutes: float = 60.0
-    steps: int = 0
-    batch: int = 8
-    seconds: float = 1.0
-    lr: float = 1e-3
-    warmup: int = 200
-    average_decay: float = 0.999
-    clip: float = 1.0
-    threads: int = 1
-    seed: int = 2024
-    resume: bool = False
+LOG = "train.log"
+SKIPPED = "skipped.tsv"
 
 
-AnySettings = TypeVar("AnySettings", bound=RunSettings)
+class RunSettings(Protocol):
+    """What a run's settings have: `steps` updates bound it (0: none), and `minutes` of wall time
+    (None: none); `resume` goes on with the run in the folder `out`."""
 
-
-def parse_settings(
-    kind: type[AnySettings], description: str | None, arguments: list[str] | None = None
-) -> AnySettings:
-    """Settings from the command line: one option per field, its type that of the default."""
-    parser = argparse.ArgumentParser(description=description)
-    defaults = kind(audio="", out="")
-    for field in fields(kind):
-        default = getattr(defaults, field.name)
-        name = f"--{field.name.replace('_', '-')}"
-        if isinstance(default, bool):
-            parser.add_argument(name, action="store_true")
-        else:
-            required = default == ""
-            parser.add_argument(name, type=type(default), default=default, required=required)
-    return kind(**vars(parser.parse_args(arguments)))
-
-
-def use_threads(settings: RunSettings) -> None:
-    """Sets PyTorch up for a run's process."""
-    torch.set_num_threads(settings.threads)
-    torch.set_flush_denormal(True)
+    @property
+    def out(self) -> str: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def minutes(self) -> float | None: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def log_steps(self) -> int: ...
 
 
 class Run:
     """A run that can be killed at any time and goes on from its last checkpoint.
 
-    `step` counts updates, `elapsed` seconds over all its processes. Subclasses train in `_run`
-    until `progress` is 1, and write last.pt in `save`.
+    `step` counts updates, `elapsed` seconds over all its processes, `skipped` the recordings that
+    were found unusable. Subclasses train in `_run` until `progress` is 1, and give their state in
+    `_state`. Raises ValueError for a folder with a run that is not to be resumed.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, keep_steps: int = 0) -> None:
         self._bounds = settings
         self.out = Path(settings.out)
         self.out.mkdir(parents=True, exist_ok=True)
+        self.store = CheckpointStore(self.out, keep_steps)
         self.step = 0
         self.elapsed = 0.0
+        self.skipped: dict[str, str] = {}
 
-    def save(self) -> None:
-        """Write last.pt, all of the run's state."""
+    def _state(self) -> dict[str, object]:
+        """All of the run's state, for last.pt."""
         raise NotImplementedError
 
     def _run(self) -> None:
         raise NotImplementedError
 
+    def resuming(self) -> bool:
+        """Whether there is a checkpoint to go on from. Raises ValueError for one that the settings
+        do not want."""
+        found = self.store.path(LAST).exists()
+        if found and not self._bounds.resume:
+            raise ValueError(f"out: {self.out} holds a run; resume=true goes on with it")
+        return found
+
+    def save(self, best: bool = False) -> None:
+        """Write last.pt, and best.pt if it is the best so far; by the first process alone."""
+        if rank() == 0:
+            self.store.save_step(self.step, self._state(), best)
+
     def run(self) -> None:
         """Train until the time or the steps are used up; saves also when the process is asked to
         end (SIGTERM, Ctrl-C)."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
         try:
             self._run()
         finally:
+            signal.signal(signal.SIGTERM, before)
             self.save()
+        if self.skipped:
+            print(f"{len(self.skipped)} recordings were skipped: {self.out / SKIPPED}", flush=True)
 
     def progress(self) -> float:
-        """The share of the run that is done: of its steps if given, else of its minutes."""
-        if self._bounds.steps:
-            return min(1.0, self.step / self._bounds.steps)
-        return min(1.0, self.elapsed / (60 * self._bounds.minutes))
+        """The share of the run that is done: of its steps or its minutes, whichever is more."""
+        steps, minutes = self._bounds.steps, self._bounds.minutes
+        shares = [self.step / steps] if steps else []
+        if minutes is not None:
+            shares.append(self.elapsed / (60 * minutes))
+        return min(1.0, max(shares))
 
-    def _learning_rate(self) -> float:
-        """Warmed up, then along half a cosine down to 0 at the end."""
-        warm = min(1.0, (self.step + 1) / self._bounds.warmup)
-        return self._bounds.lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress()))
+    def learning_rate(self, lr: float, warmup: int, cosine: bool) -> float:
+        """`lr` at this step: warmed up, then (cosine) along half a cosine down to 0 at the end."""
+        warm = min(1.0, (self.step + 1) / warmup) if warmup else 1.0
+        return lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress()) if cosine else 1.0)
 
-    def _average_share(self) -> float:
-        """How much of the moving average of weights stays at this step; young ones move faster."""
-        return min(self._bounds.average_decay, (1 + self.step) / (10 + self.step))
+    def progress_line(self) -> ProgressLine:
+        """The run's line and its log."""
+        bounds = self._bounds
+        return ProgressLine(self.out / LOG, bounds.steps, bounds.minutes or 0.0, bounds.log_steps)
 
-    def _write(self, name: str, state: dict[str, object]) -> None:
-        """By way of a temporary name, so that a kill cannot damage it."""
-        torch.save(state, self.out / f"{name}.partial")
-        (self.out / f"{name}.partial").replace(self.out / name)
-
-    def _report(self, name: str, line: str) -> None:
-        """A line of the log, shown and kept."""
-        print(line, flush=True)
-        with (self.out / name).open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+    def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """Count and list recordings that could not be used, each once, with the reason."""
+        for source, reason in skipped:
+            if source not in self.skipped:
+                self.skipped[source] = reason
+                with (self.out / SKIPPED).open("a", encoding="utf-8") as listed:
+                    listed.write(f"{source}\t{' '.join(reason.split())}\n")
