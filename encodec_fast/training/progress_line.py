@@ -18,11 +18,11 @@ _REFRESH = 0.3  # seconds: reading losses waits for the device
 class ProgressLine:
     """The line `step 1200/40000 mel 0.4124 (33 %) adv 0.98 (20 %) ... lr 0.0003 s/step 0.31`.
 
-    log: a text file that gets the line at every `every` steps and at the end. steps or minutes: the bounds of the
-    run (steps, if there are any). stream: where the line is shown, if that is a terminal in place,
-    a few times a second, else as the log has it; None for stderr. Losses are means since the line
-    before it in the log. Use it as a context manager, or `close` it. Raises ValueError for `every`
-    below 1 and a run without bounds.
+    log: a text file that gets the line at every `every` steps and at the end. steps or minutes: the
+    bounds of the run (steps, if there are any). stream: where the line is shown, if that is a
+    terminal in place, a few times a second, else as the log has it; None for stderr. Losses are
+    means since the line before it in the log. Use it as a context manager, or `close` it. Raises
+    ValueError for `every` below 1 and a run without bounds.
     """
 
     def __init__(
