@@ -91,9 +91,9 @@ def load_settings(
 
     source: a YAML file, or the name of one of the package's. overrides: `a.b=value` with a YAML
     value, for a string the text as it stands; `a.0.b` is in the first item of the list `a`. The
-    file's key `task` is not the settings' (see `read_task`). Raises ValueError for unknown keys (with the nearest valid one), wrong types,
-    missing keys and values that the settings refuse, naming the file and the dotted key, and
-    OSError for a file that cannot be read.
+    file's key `task` is not the settings' (see `read_task`). Raises ValueError for unknown keys
+    (with the nearest valid one), wrong types, missing keys and values that the settings refuse,
+    naming the file and the dotted key, and OSError for a file that cannot be read.
     """
     path = find_config(source)
     tree = _read(path)
@@ -305,7 +305,7 @@ class _Builder:
             if len(value) != len(types):
                 raise self._error(f"{key}: expected {len(types)} items, found {len(value)}")
             return origin(
-                self._value(expected, item, None, f"{key}[{index}]")
+                self._value(expected, item, None, f"{key}.{index}")
                 for index, (expected, item) in enumerate(zip(types, value, strict=True))
             )
         return float(value) if member is float else value
