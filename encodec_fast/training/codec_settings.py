@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,55 +10,19 @@ from encodec_fast.training.data import DataSettings
 from encodec_fast.training.discriminator import DISCRIMINATOR_PRESETS
 from encodec_fast.training.distillation import DistillationSettings
 from encodec_fast.training.losses import MEL_PRESETS
+from encodec_fast.training.run_settings import RunSettings, check, check_choice, check_positive
 
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "bfloat16")
-SCHEDULES = ("constant", "cosine")
 GENERATOR_FORMS = ("hinge", "mean")
 BANDWIDTH_DRAWS = ("weights", "any")
 BALANCED = ("l1", "snr", "mel", "adversarial", "features")
-
-
-def check(name: str, value: float, least: float, most: float = math.inf) -> None:
-    """Raises ValueError naming `name` unless least <= value <= most, both finite or not."""
-    if not least <= value <= most:
-        bounds = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
-        raise ValueError(f"{name}: expected {bounds}, found {value!r}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError naming `name` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {value!r}")
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Adam (paper 4.4). lr falls along half a cosine to 0 at the end where `schedule` says so;
-    `clip` bounds the norm of all gradients, 0 switches it off."""
-
-    lr: float = 3e-4
-    betas: tuple[float, ...] = (0.5, 0.9)
-    warmup: int = 0
-    schedule: str = "constant"
-    clip: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"lr: expected above 0, found {self.lr!r}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas: expected two from 0 to 1, found {self.betas!r}")
-        check("warmup", self.warmup, 0)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check("clip", self.clip, 0)
 
 
 @dataclass(frozen=True)
 class LossSettings:
     """What the decoder and the encoder are trained on (paper 3.4, spec 6).
 
-    `weights` are the balancer's shares: l1 (waveform), snr (noise-to-signal ratio in dB, ours), mel,
-    adversarial, features; one that is missing or 0 is not computed. `commitment` is outside the
+    `weights` are the balancer's shares: l1 (waveform), snr (noise-to-signal ratio in dB, ours),
+    mel, adversarial, features; one that is missing or 0 is not computed. `commitment` is outside the
     balancer. `mel` and `generator` choose the paper's form or audiocraft's.
     """
 
@@ -84,8 +47,8 @@ class LossSettings:
         check_choice("mel", self.mel, tuple(MEL_PRESETS))
         check_choice("generator", self.generator, GENERATOR_FORMS)
         check("balancer_decay", self.balancer_decay, 0, 1)
-        if self.mel_floor is not None and not self.mel_floor > 0:
-            raise ValueError(f"mel_floor: expected above 0, found {self.mel_floor!r}")
+        if self.mel_floor is not None:
+            check_positive("mel_floor", self.mel_floor)
 
 
 @dataclass(frozen=True)
@@ -107,8 +70,7 @@ class AdversarySettings:
         check("start", self.start, 0, 1)
         if self.crops is not None:
             check("crops", self.crops, 1)
-        if not self.lr > 0:
-            raise ValueError(f"lr: expected above 0, found {self.lr!r}")
+        check_positive("lr", self.lr)
 
 
 @dataclass(frozen=True)
@@ -158,60 +120,33 @@ class ValidationSettings:
         check("examples", self.examples, 0)
 
 
-@dataclass(frozen=True)
-class CodecSettings:
-    """One training run of a codec. `steps` updates, or fewer where `minutes` of wall time bound it.
+@dataclass(frozen=True, kw_only=True)
+class CodecSettings(RunSettings):
+    """One training run of a codec.
 
     model: one of the configurations by name; `architecture` replaces it by one of your own.
     start_from: a program file, a bundled model or a checkpoint, whose weights the run starts with
-    (other channels than the model's are copied or averaged). audio: the folder in which the paths of
-    sources and impulse responses begin that are not absolute; the cache's begins in `out`.
+    (other channels than the model's are copied or averaged). audio: the folder in which the paths
+    of sources and impulse responses begin that are not absolute; the cache's begins in `out`.
     """
 
-    out: str
     data: DataSettings
     model: str = "encodec_24khz"
     architecture: ModelConfig | None = None
     start_from: str | None = None
     audio: str = ""
     steps: int = 600_000
-    minutes: float | None = None
     batch: int = 64
-    seconds: float = 1.0
-    seed: int = 2036
-    device: str = "auto"
-    precision: str = "float32"
-    threads: int = 1
-    average_decay: float = 0.99
-    log_steps: int = 100
-    save_steps: int = 1000
-    keep_steps: int = 0
-    resume: bool = False
-    optimizer: OptimizerSettings = OptimizerSettings()
     losses: LossSettings = LossSettings()
     adversary: AdversarySettings = AdversarySettings()
     quantizer: QuantizerSettings = QuantizerSettings()
     validation: ValidationSettings = ValidationSettings()
-    distillation: DistillationSettings = DistillationSettings()
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
 
     def __post_init__(self) -> None:
-        if not self.out:
-            raise ValueError("out: expected a folder for the run")
+        super().__post_init__()
         if self.architecture is None:
             check_choice("model", self.model, tuple(CONFIGS))
-        check("steps", self.steps, 1)
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes: expected above 0, found {self.minutes!r}")
-        for name in ("batch", "threads", "log_steps", "save_steps"):
-            check(name, getattr(self, name), 1)
-        check("keep_steps", self.keep_steps, 0)
-        check("seconds", self.seconds, 0.05, 600)
-        check("average_decay", self.average_decay, 0, 1)
-        check_choice("device", self.device, DEVICES)
-        check_choice("precision", self.precision, PRECISIONS)
-        self._check_bandwidths()
-
-    def _check_bandwidths(self) -> None:
         config = self.config
         for name in self.quantizer.weights:
             if name not in {f"{bandwidth:g}" for bandwidth in config.bandwidths}:

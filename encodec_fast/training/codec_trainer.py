@@ -26,8 +26,8 @@ from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.training.adversary import Adversary
 from encodec_fast.training.averaging import AveragedWeights
 from encodec_fast.training.balancer import Balancer
-from encodec_fast.training.codec_settings import CodecSettings
 from encodec_fast.training.checkpoint import LAST
+from encodec_fast.training.codec_settings import CodecSettings
 from encodec_fast.training.data import Batch, open_batches
 from encodec_fast.training.distillation import Distillation
 from encodec_fast.training.generator import Generator, start_from
@@ -50,23 +50,13 @@ class StepReport(NamedTuple):
     codes: Tensor
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of this process. Raises ValueError for CUDA where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected cpu, this machine has no usable CUDA device")
-    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
-
-
 class CodecTrainer(Run):
     """One training run: model, averaged weights, discriminators, optimisers, data and log."""
 
     def __init__(self, settings: CodecSettings) -> None:
         self.settings = settings
         self.config = settings.config
-        super().__init__(settings, settings.keep_steps)
-        self.device = choose_device(settings.device)
+        super().__init__(settings)
         torch.manual_seed(settings.seed)
         self.model = EncodecModel(self.config)
         self._set_codebooks()
@@ -164,10 +154,6 @@ class CodecTrainer(Run):
         """The model with the averaged weights, on the CPU, in eval mode."""
         return self.average.model(self.model).cpu()
 
-    def _rate(self) -> float:
-        chosen = self.settings.optimizer
-        return self.learning_rate(chosen.lr, chosen.warmup, chosen.schedule == "cosine")
-
     def _random(self, stream: str) -> random.Random:
         """The numbers of this step, the same on every rank."""
         return random.Random(f"{self.settings.seed} {self.step} {_STREAMS[stream]}")
@@ -262,7 +248,7 @@ class CodecTrainer(Run):
         self, y: Tensor, gradient: Tensor, extra: Tensor, losses: dict[str, Tensor], batch: Batch
     ) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self._learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         if extra.requires_grad:
             torch.autograd.backward([y, extra], [gradient, torch.ones_like(extra)])
@@ -289,18 +275,18 @@ class CodecTrainer(Run):
                 stack.enter_context(contextlib.closing(monitor))
                 progress = stack.enter_context(self.progress_line())
             mark = time.monotonic()
-            while self.progress() < 1:
+            while self.going():
                 batch = next(batches)
                 self.note_skipped(batch.skipped)
                 report = self.train_step(batch)
-                self.elapsed += (now := time.monotonic()) - mark
+                self.spend((now := time.monotonic()) - mark)
                 mark = now
                 if monitor is not None and progress is not None:
                     self._tell(monitor, progress, report)
                 self._look(monitor)
 
     def _tell(self, monitor: Monitor, progress: ProgressLine, report: StepReport) -> None:
-        rate = {"lr": self._rate()}
+        rate = {"lr": self._learning_rate()}
         progress.update(self.step, self.elapsed / 60, report.losses, report.shares, rate)
         if self.step % self.settings.log_steps == 0:
             shares = {f"share/{name}": share for name, share in report.shares.items()}

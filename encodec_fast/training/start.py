@@ -15,9 +15,7 @@ from encodec_fast.models.export import export_model
 from encodec_fast.store import SUFFIX
 from encodec_fast.training.codec_settings import CodecSettings
 from encodec_fast.training.codec_trainer import CodecTrainer
-from encodec_fast.training.configuration import as_yaml, load_settings, read_task
-
-SETTINGS = "settings.yaml"
+from encodec_fast.training.configuration import load_settings, read_task
 
 
 def train(config: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -39,9 +37,6 @@ def train_codec(settings: CodecSettings) -> Path:
     float16."""
     with processes(settings.threads):
         trainer = CodecTrainer(settings)
-        if rank() == 0:
-            text = f"task: codec\n{as_yaml(settings)}"
-            (trainer.out / SETTINGS).write_text(text, encoding="utf-8")
         trainer.run()
         target = trainer.out / (trainer.config.name + SUFFIX)
         if rank() == 0:
