@@ -12,6 +12,7 @@ from typing import IO, Any
 import encodec_fast
 from encodec_fast import ecdc, files, info
 from encodec_fast.chunk_header import ENTROPIES
+from encodec_fast.cli_evaluation import add_evaluate
 from encodec_fast.cli_models import add_models
 from encodec_fast.codec import Codec
 from encodec_fast.console import add_command, beside, one_line, progress_bar, run, warn_clipping
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
     add_models(commands)
+    add_evaluate(commands)
     return parser
 
 

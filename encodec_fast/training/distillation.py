@@ -124,23 +124,27 @@ class Distillation(nn.Module):
         The samples are mixed to one channel and resampled; zeros around them centre the encoder's
         windows on the spans of its rows.
         """
-        teacher = self._teacher[0].to(x.device)
         hop, rate = self._config.hop, self._config.sample_rate
         frames = -(-x.shape[-1] // hop)
         # Row i spans the samples from i * hop on, in the encoder's rate; they cover all F frames.
         rows = -(-frames * hop * self._rate // (rate * self._hop))
-        wave = resample(x.float().mean(dim=1), rate, self._rate)
-        if self._normalised:
-            variance, mean = torch.var_mean(wave, dim=-1, correction=0, keepdim=True)
-            wave = (wave - mean) / (variance + 1e-7).sqrt()
+        with torch.autocast(x.device.type, enabled=False):
+            wave = resample(x.float().mean(dim=1), rate, self._rate)
+            if self._normalised:
+                variance, mean = torch.var_mean(wave, dim=-1, correction=0, keepdim=True)
+                wave = (wave - mean) / (variance + 1e-7).sqrt()
+            hidden = self._hidden(wave, rows)
+            return _overlaps(frames, hop / rate, rows, self._hop / self._rate).to(hidden) @ hidden
+
+    def _hidden(self, wave: Tensor, rows: int) -> Tensor:
+        """The encoder's hidden states [B, rows, width] of samples [B, T] at its rate."""
         before = (self._field - self._hop) // 2
         after = (rows - 1) * self._hop + self._field - before - wave.shape[-1]
-        with torch.autocast(x.device.type, enabled=False):
-            wave = F.pad(wave, (before, after))
-            hidden = teacher(wave, output_hidden_states=True).hidden_states
+        teacher = self._teacher[0].to(wave.device)
+        states = teacher(F.pad(wave, (before, after)), output_hidden_states=True).hidden_states
         layer = self.settings.layer
-        found = torch.stack(hidden).mean(dim=0) if layer is None else hidden[layer]
-        return _overlaps(frames, hop / rate, rows, self._hop / self._rate).to(found) @ found
+        found: Tensor = torch.stack(states).mean(dim=0) if layer is None else states[layer]
+        return found
 
 
 def first_latents(
