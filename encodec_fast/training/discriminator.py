@@ -27,9 +27,7 @@ class DiscriminatorSettings:
         if self.filters < 1:
             raise ValueError(f"filters: expected at least 1, found {self.filters!r}")
         if not self.n_ffts or any(size < 16 or size % 4 for size in self.n_ffts):
-            raise ValueError(
-                f"n_ffts: expected multiples of 4, at least 16, found {self.n_ffts!r}"
-            )
+            raise ValueError(f"n_ffts: expected multiples of 4, at least 16, found {self.n_ffts!r}")
         if not 0 <= self.slope < 1:
             raise ValueError(f"slope: expected from 0 to below 1, found {self.slope!r}")
         if len(self.kernel) != 2 or any(size < 1 or size % 2 == 0 for size in self.kernel):
