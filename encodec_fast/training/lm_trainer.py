@@ -61,7 +61,7 @@ class LmTrainer(Run):
         self.settings = settings
         self.config = config
         self.held_out = codes.held_out
-        self.skipped = codes.skipped
+        self.note_skipped(codes.skipped)
         by_kind: dict[str, list[np.ndarray]] = {}
         for recording in codes.plain:
             by_kind.setdefault(recording.kind, []).extend(recording.segments)
@@ -86,7 +86,7 @@ class LmTrainer(Run):
         ]
         self.optimizer = torch.optim.AdamW(groups, optimizer.lr, optimizer.betas, fused=True)
         self.best = math.inf
-        if self._resuming():
+        if self.resuming():
             self.load()
         length = round(settings.seconds * config.frame_rate)
         self.sequences = CodeSequences(codes.plain + codes.varied, length, settings.seed)
@@ -209,13 +209,10 @@ class LmTrainer(Run):
             contextlib.closing(Monitor(self.out, self.config.sample_rate, self.step)) as monitor,
             self.progress_line() as line,
         ):
-            if self.skipped and not self.step:
-                shown = "".join(f"\n  {name}: {reason}" for name, reason in self.skipped)
-                line.note(f"skipped {len(self.skipped)} recordings{shown}")
             mark = time.monotonic()
             while self.going():
                 loss = self.train_step()
-                self.elapsed += (now := time.monotonic()) - mark
+                self.spend((now := time.monotonic()) - mark)
                 mark = now
                 rate = self._learning_rate()
                 line.update(self.step, self.elapsed / 60, {"bits/code": loss}, more={"lr": rate})
@@ -283,6 +280,15 @@ def _codebooks(codec: str) -> Tensor:
         name: str = json.loads(file.metadata()[METADATA_KEY])["codebooks"]
         tensor: Tensor = file.get_tensor(name)
     return tensor.float()
+
+
+def train_lm(settings: LmSettings) -> Path:
+    """Train the entropy model of a codec; returns its file in the run's folder. Raises as
+    `open_run`."""
+    run = open_run(settings)
+    run.run()
+    print(f"the entropy model: {run.entropy_file}", flush=True)
+    return run.entropy_file
 
 
 def open_run(settings: LmSettings) -> LmTrainer:

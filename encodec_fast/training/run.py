@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
+from encodec_fast.models.collective import rank, sum_ranks, world
 from encodec_fast.training.checkpoint import LAST, CheckpointStore
 from encodec_fast.training.configuration import as_yaml
 from encodec_fast.training.progress_line import ProgressLine
@@ -20,6 +21,7 @@ from encodec_fast.training.run_settings import RunSettings
 
 LOG = "train.log"
 SETTINGS = "settings.yaml"
+SKIPPED = "skipped.tsv"
 
 
 def use_threads(settings: RunSettings) -> None:
@@ -31,7 +33,8 @@ def use_threads(settings: RunSettings) -> None:
 class Run:
     """A run that can be killed at any time and goes on from its last checkpoint.
 
-    `step` counts updates, `elapsed` seconds over all its processes. Subclasses train in `_run`
+    `step` counts updates, `elapsed` seconds over all its processes, `skipped` the recordings that
+    were found unusable, with the reason. Subclasses train in `_run`
     while `going`, and give all of their state in `_state`. Raises ValueError for a folder that
     holds a run which is not to be resumed.
     """
@@ -44,11 +47,13 @@ class Run:
         self.store = CheckpointStore(self.out, settings.keep_steps)
         self.step = 0
         self.elapsed = 0.0
+        self.skipped: dict[str, str] = {}
         self._stopped = False
-        self._resuming()
-        (self.out / SETTINGS).write_text(as_yaml(settings), encoding="utf-8")
+        self.resuming()
+        if rank() == 0:
+            (self.out / SETTINGS).write_text(as_yaml(settings), encoding="utf-8")
 
-    def _resuming(self) -> bool:
+    def resuming(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         found = self.store.path(LAST).exists()
         if found and not self._bounds.resume:
@@ -64,8 +69,10 @@ class Run:
         raise NotImplementedError
 
     def save(self, best: bool = False) -> None:
-        """Write last.pt, all of the run's state, and best.pt if it is the best so far."""
-        self.store.save_step(self.step, self._state(), best)
+        """Write last.pt, all of the run's state, and best.pt if it is the best so far; by the first
+        of several processes."""
+        if rank() == 0:
+            self.store.save_step(self.step, self._state(), best)
 
     def run(self) -> None:
         """Train until the time or the steps are used up. Asked to end (SIGTERM, Ctrl-C) it ends
@@ -73,6 +80,8 @@ class Run:
         with self._signals():
             self._run()
             self.save()
+        if self.skipped and rank() == 0:
+            print(f"{len(self.skipped)} recordings skipped, see {self.out / SKIPPED}", flush=True)
         if self._stopped:
             sys.exit(f"stopped at step {self.step}: resume=true goes on from there")
 
@@ -93,6 +102,15 @@ class Run:
         self._stopped = True
         signal.signal(number, signal.SIG_DFL)  # asked again, it does not wait for the step
 
+    def spend(self, seconds: float) -> None:
+        """Count the time of a step. Processes that train together agree on it, and on a wish to
+        end: they must take the same steps."""
+        self.elapsed += seconds
+        if world() > 1:
+            mine = [self.elapsed if rank() == 0 else 0.0, float(self._stopped)]
+            agreed = sum_ranks(torch.tensor(mine, dtype=torch.float64, device=self.device))
+            self.elapsed, self._stopped = agreed[0].item(), bool(agreed[1] > 0)
+
     def going(self) -> bool:
         """Whether there is another step to take."""
         return self.progress() < 1 and not self._stopped
@@ -102,6 +120,14 @@ class Run:
         steps, minutes = self._bounds.steps, self._bounds.minutes
         timed = 0.0 if minutes is None else self.elapsed / (60 * minutes)
         return min(1.0, max(self.step / steps, timed))
+
+    def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """List recordings that cannot be used, each once, with the reason."""
+        for source, reason in skipped:
+            if source not in self.skipped:
+                self.skipped[source] = reason
+                with (self.out / SKIPPED).open("a", encoding="utf-8") as listed:
+                    listed.write(f"{source}\t{' '.join(reason.split())}\n")
 
     def progress_line(self) -> ProgressLine:
         """What shows the run and keeps its log."""
