@@ -147,7 +147,7 @@ def test_written_back_it_reads_the_same(file: Path) -> None:
         ("out: a", ["qqqqqq=1"], r"unknown key qqqqqq: expected out, rate"),
         ("out: a\n7: 1", [], r"unknown key 7: expected out"),
         ("out: a", ["task=lm"], r"unknown key task"),
-        ("out: a\ndata: {train: [{pat: x}]}", [], r"data.train.0.pat: did you mean data.train.0.path"),
+        ("out: a\ndata: {train: [{pat: x}]}", [], r".0.pat: did you mean data.train.0.path"),
         ("rate: 1", [], r"run.yaml: out is missing: give out=VALUE"),
         ("out: a\nteacher: {share: 1}", [], r"teacher.path is missing"),
         ("out: 3", [], r"run.yaml: out: expected str, found int 3"),
