@@ -90,10 +90,10 @@ def load_settings(
     """Settings of the dataclass `kind`: its defaults, then a file, then `overrides`.
 
     source: a YAML file, or the name of one of the package's. overrides: `a.b=value` with a YAML
-    value; for a string the text as it stands. The file's key `task` is not the settings' (see
-    `read_task`). Raises ValueError for unknown keys (with the nearest valid one), wrong types,
-    missing keys and values that the settings refuse, naming the file and the dotted key, and
-    OSError for a file that cannot be read.
+    value, for a string the text as it stands; `a.0.b` is in the first item of the list `a`. The
+    file's key `task` is not the settings' (see `read_task`). Raises ValueError for unknown keys
+    (with the nearest valid one), wrong types, missing keys and values that the settings refuse,
+    naming the file and the dotted key, and OSError for a file that cannot be read.
     """
     path = find_config(source)
     tree = _read(path)
@@ -171,9 +171,9 @@ def _named(expected: Any) -> str:
 
 
 def _nested(expected: Any) -> Any:
-    """The dataclass or dict type that `expected` is or allows, or None."""
+    """The dataclass, dict, list or tuple type that `expected` is or allows, or None."""
     for member in _members(expected):
-        if dataclasses.is_dataclass(member) or get_origin(member) is dict:
+        if dataclasses.is_dataclass(member) or get_origin(member) in (dict, list, tuple):
             return member
     return None
 
@@ -210,25 +210,42 @@ class _Builder:
         self._source = source
         self._root = root
 
-    def override(self, tree: dict[str, Any], dotted: str, value: _Override) -> None:
-        """Puts a value into the tree of the file."""
-        kind, base, prefix = self._root, None, ""
+    def override(self, tree: Any, dotted: str, value: _Override) -> None:
+        """Puts a value into the tree of the file; a number in the key is a place in a list."""
+        expected, default, prefix = self._root, None, ""
         *above, last = dotted.split(".")
         for key in above:
-            if dataclasses.is_dataclass(kind):
-                self._check_keys(kind, [key], prefix)
-                base, expected = _default(kind, key, base), _fields(kind)[key]
-            else:
-                base, expected = None, get_args(kind)[1]
-            kind = _nested(expected)
-            if kind is None:
-                raise self._error(f"{prefix}{key}: expected {_named(expected)}, not keys below it")
-            if not isinstance(tree.get(key), dict):
-                tree[key] = _tree(base) if isinstance(base, dict) else {}
-            tree, prefix = tree[key], f"{prefix}{key}."
+            expected, default = self._enter(expected, default, tree, key, prefix)
+            prefix += f"{key}."
+            place = int(key) if isinstance(tree, list) else key
+            child = tree[place] if isinstance(tree, list) else tree.get(place)
+            if not isinstance(child, dict | list):
+                plain = None if dataclasses.is_dataclass(default) else _tree(default)
+                child = plain if isinstance(plain, dict | list) else {}
+                tree[place] = child
+            tree = child
+        self._enter(expected, default, tree, last, prefix)
+        tree[int(last) if isinstance(tree, list) else last] = value
+
+    def _enter(
+        self, expected: Any, default: Any, tree: Any, key: str, prefix: str
+    ) -> tuple[Any, Any]:
+        """The type and the default of what `key` names in `tree`, which is to be an `expected`."""
+        kind = _nested(expected)
         if dataclasses.is_dataclass(kind):
-            self._check_keys(kind, [last], prefix)
-        tree[last] = value
+            self._check_keys(kind, [key], prefix)
+            return _fields(kind)[key], _default(kind, key, default)
+        if get_origin(kind) is dict:
+            return get_args(kind)[1], None
+        if kind is None:
+            raise self._error(f"{prefix[:-1]}: expected {_named(expected)}, not keys below it")
+        count = len(tree) if isinstance(tree, list) else 0
+        if not isinstance(tree, list) or not key.isdecimal() or int(key) > count:
+            raise self._error(f"{prefix}{key}: expected a place from 0 to {count} in the list")
+        if int(key) == count:
+            tree.append(None)
+        types = [type_ for type_ in get_args(kind) if type_ is not Ellipsis]
+        return types[min(int(key), len(types) - 1)], None
 
     def build(self, kind: Any, tree: dict[str, Any], base: object, prefix: str) -> Any:
         """An instance of `kind`; what the tree lacks is that of `base`, or the default."""
@@ -288,7 +305,7 @@ class _Builder:
             if len(value) != len(types):
                 raise self._error(f"{key}: expected {len(types)} items, found {len(value)}")
             return origin(
-                self._value(expected, item, None, f"{key}[{index}]")
+                self._value(expected, item, None, f"{key}.{index}")
                 for index, (expected, item) in enumerate(zip(types, value, strict=True))
             )
         return float(value) if member is float else value

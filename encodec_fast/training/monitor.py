@@ -45,11 +45,11 @@ class Monitor:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            _say("no TensorBoard: install 'encodec-fast[train]' for scalars, pictures and audio")
+            _say("no TensorBoard events are written: it comes with encodec-fast[train]")
             return
         try:
-            # Without purge_step a run that was resumed would have two curves.
-            self._writer = SummaryWriter(str(Path(folder) / FOLDER), purge_step=step or None)
+            # Hides what is from purge_step on; a run that was resumed would have two curves.
+            self._writer = SummaryWriter(str(Path(folder) / FOLDER), purge_step=step + 1)
         except OSError as error:
             self._give_up(error)
 

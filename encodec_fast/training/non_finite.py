@@ -19,11 +19,11 @@ class NonFiniteLoss(ValueError):
     per recording.
     """
 
-    def __init__(self, step: int, loss: str, sources: Sequence[str], more: str) -> None:
+    def __init__(self, step: int, loss: str, sources: Sequence[str], reason: str) -> None:
         shown = "; ".join(sources[:_SHOWN_SOURCES])
         if len(sources) > _SHOWN_SOURCES:
             shown += f"; and {len(sources) - _SHOWN_SOURCES} more"
-        super().__init__(f"step {step}: {loss}; {more}; its sources: {shown}")
+        super().__init__(f"step {step}: {loss} is {reason}; its sources: {shown}")
         self.step = step
         self.loss = loss
         self.sources = list(sources)
@@ -62,14 +62,14 @@ def check_finite(
     kept = {key: value.detach().cpu() for key, value in values.items()}
     state = {"step": step, "values": kept, "waves": waves.detach().cpu(), "sources": list(sources)}
     try:
-        more = f"the batch is in {store.save(name, state)}"
+        kept_in = f"the batch is in {store.save(name, state)}"
     except OSError as error:
-        more = f"the batch is not kept ({error})"
-    silent = "" if torch.isfinite(waves).all() else " from samples that are not finite either"
-    raise NonFiniteLoss(step, f"{loss} is {_shown(values[loss])}{silent}", sources, more)
+        kept_in = f"the batch is not kept ({error})"
+    origin = "" if torch.isfinite(waves).all() else " from samples that are not finite either"
+    reason = f"{_first_value(values[loss])}{origin}; {kept_in}"
+    raise NonFiniteLoss(step, loss, sources, reason)
 
 
-def _shown(value: Tensor) -> str:
-    """A scalar's value, or the first bad one of several."""
-    values = value.detach().flatten()
-    return str(values[~torch.isfinite(values)][0].item())
+def _first_value(value: Tensor) -> float:
+    """The first one that is not finite."""
+    return value.detach()[~torch.isfinite(value)][0].item()

@@ -18,11 +18,11 @@ _REFRESH = 0.3  # seconds: reading losses waits for the device
 class ProgressLine:
     """The line `step 1200/40000 mel 0.4124 (33 %) adv 0.98 (20 %) ... lr 0.0003 s/step 0.31`.
 
-    log: a text file that gets the line at every `every` steps. steps or minutes: the bounds of the
-    run (steps, if there are any). stream: where the line is shown, if that is a terminal in place,
-    a few times a second, else as the log has it; None for stderr. Losses are means since the line
-    before it in the log. Use it as a context manager, or `close` it. Raises ValueError for `every`
-    below 1 and a run without bounds.
+    log: a text file that gets the line at every `every` steps and at the end. steps or minutes: the
+    bounds of the run (steps, if there are any). stream: where the line is shown, if that is a
+    terminal in place, a few times a second, else as the log has it; None for stderr. Losses are
+    means since the line before it in the log. Use it as a context manager, or `close` it. Raises
+    ValueError for `every` below 1 and a run without bounds.
     """
 
     def __init__(
@@ -67,7 +67,8 @@ class ProgressLine:
             sum_, count = self._losses.get(name, (0.0, 0))
             loss = loss.detach() if isinstance(loss, Tensor) else loss
             self._losses[name] = sum_ + loss, count + 1
-        due = step % self._every == 0
+        ended = step >= self._steps if self._steps else minutes >= self._minutes
+        due = step % self._every == 0 or ended
         if due or (self._terminal and time.monotonic() - self._shown > _REFRESH):
             line = self._line(step, minutes, shares or {}, more or {})
             if self._terminal:

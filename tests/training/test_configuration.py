@@ -120,6 +120,16 @@ def test_an_override_can_give_what_the_file_lacks(file: Path) -> None:
     assert load_settings(Everything, file, ["out=a", "teacher.path=p"]).teacher == Source("p")
 
 
+def test_an_override_reaches_into_lists(file: Path) -> None:
+    file.write_text(FULL)
+    loaded = load_settings(Everything, file, ["data.train.0.path=z", "data.gain.1=3", "sizes.3=9"])
+    assert loaded.data.train == (Source("z", 2.0), "y")
+    assert loaded.data.gain == (-3.0, 3.0) and loaded.sizes == [4, 5, 6, 9]
+    file.write_text("out: a")
+    assert load_settings(Everything, file, ["data.gain.0=-1"]).data.gain == (-1.0, 6.0)
+    assert load_settings(Everything, file, ["data.train.1.path=b"]).data.train == ("a", Source("b"))
+
+
 def test_written_back_it_reads_the_same(file: Path) -> None:
     file.write_text(FULL)
     first = load_settings(Everything, file)
@@ -137,7 +147,7 @@ def test_written_back_it_reads_the_same(file: Path) -> None:
         ("out: a", ["qqqqqq=1"], r"unknown key qqqqqq: expected out, rate"),
         ("out: a\n7: 1", [], r"unknown key 7: expected out"),
         ("out: a", ["task=lm"], r"unknown key task"),
-        ("out: a\ndata: {train: [{pat: x}]}", [], r"\[0\].pat: did you mean data.train\[0\].path"),
+        ("out: a\ndata: {train: [{pat: x}]}", [], r".0.pat: did you mean data.train.0.path"),
         ("rate: 1", [], r"run.yaml: out is missing: give out=VALUE"),
         ("out: a\nteacher: {share: 1}", [], r"teacher.path is missing"),
         ("out: 3", [], r"run.yaml: out: expected str, found int 3"),
@@ -147,14 +157,18 @@ def test_written_back_it_reads_the_same(file: Path) -> None:
         ("out: a\nsteps: yes", [], r"steps: expected int, found bool"),
         ("out: a\nnote: 1", [], r"note: expected str or null, found int 1"),
         ("out: a\nform: square", [], r"form: expected one of 'hinge', 'mean', found str 'square'"),
-        ("out: a\nsizes: [1, x]", [], r"sizes\[1\]: expected int, found str 'x'"),
+        ("out: a\nsizes: [1, x]", [], r"sizes.1: expected int, found str 'x'"),
         ("out: a\nsizes: 3", [], r"sizes: expected list\[int\], found int 3"),
         ("out: a\ndata: {gain: [1]}", [], r"data.gain: expected 2 items, found 1"),
         ("out: a\ndata: {kinds: {speech: x}}", [], r"data.kinds.speech: expected float"),
-        ("out: a\ndata: {train: [3]}", [], r"data.train\[0\]: expected keys with values or str"),
+        ("out: a\ndata: {train: [3]}", [], r"data.train.0: expected keys with values or str"),
         ("out: a\ndata: 3", [], r"data: expected keys with values, found int 3"),
         ("out: a", ["data.workers=-1"], r"run.yaml: data.workers: expected at least 0, found -1"),
         ("out: a", ["steps.more=1"], r"steps: expected int, not keys below it"),
+        ("out: a", ["sizes.5=1"], r"sizes.5: expected a place from 0 to 2 in the list"),
+        ("out: a", ["sizes.x=1"], r"sizes.x: expected a place from 0 to 2"),
+        ("out: a\nsizes: 3\n", ["sizes.0.a=1"], r"sizes.0: expected int, not keys below it"),
+        ("out: a", ["data.gain.2=1"], r"data.gain: expected 2 items, found 3"),
         ("out: a", ["steps"], r"override 'steps': expected key=value"),
         ("out: a", ["=3"], r"override '=3': expected key=value"),
         ("out: a", ["sizes=[1"], r"override sizes=\[1: not valid YAML"),
