@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate_models import Wave, read, recordings
 from report import machine, parser, publish
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import encodec_fast as ef
 from encodec_fast import store
+from encodec_fast._native import Audio
+from encodec_fast.evaluation.metrics import si_snr
+from encodec_fast.evaluation.recordings import Setting, find_recordings, read_recording
 from encodec_fast.program import METADATA_KEY
-from encodec_fast.training.metrics import si_snr
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def round_matrices(source: Path, target: Path) -> None:
     save_file(tensors, target, metadata=metadata)
 
 
-def compare(exact: ef.Codec, half: ef.Codec, waves: list[Wave], kbps: float) -> Change:
+def compare(exact: ef.Codec, half: ef.Codec, waves: list[Audio], kbps: float) -> Change:
     """Run both programs on all recordings at one bandwidth."""
     equal, ratios = [], []
     signal = noise = 0.0
@@ -79,8 +80,7 @@ def compare(exact: ef.Codec, half: ef.Codec, waves: list[Wave], kbps: float) -> 
         difference = half.decode(codes[0]).astype(np.float64) - heard
         noise += float(np.square(difference).sum())
         outputs = heard, half.decode(codes[1])
-        target = torch.from_numpy(wave)
-        ratios.append([si_snr(target, torch.from_numpy(o), exact.sample_rate) for o in outputs])
+        ratios.append([si_snr(wave, output, exact.sample_rate) for output in outputs])
     same = np.concatenate(equal, axis=1)
     snr = 10 * float(np.log10(signal / noise))
     quality = np.mean(ratios, axis=0)
@@ -103,10 +103,10 @@ def main() -> None:
         rounded = Path(folder) / "rounded.safetensors"
         round_matrices(source, rounded)
         half = ef.Codec.load(rounded)
-    length = round(args.seconds * exact.sample_rate)
+    setting = Setting(exact.sample_rate, exact.channels)
     waves = [
-        np.ascontiguousarray(read(path, exact.sample_rate, exact.channels)[:, :length])
-        for path, _ in recordings(args.audio, args.files)
+        read_recording(recording.path, setting, args.seconds)
+        for recording in find_recordings(args.audio, limit=args.files)
     ]
     total = sum(wave.shape[1] for wave in waves) / exact.sample_rate
     title = f"evaluate_bfloat16: {exact.name}, {len(waves)} recordings, {total:.0f} s"

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from evaluate_models import read, recordings
 from numpy.typing import NDArray
 from report import machine, parser, publish
 
 from encodec_fast import Codec, _native
 from encodec_fast.entropy_model import EntropyModel
+from encodec_fast.evaluation.recordings import Setting, find_recordings, read_recording
 from encodec_fast.segments import Piece
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -32,6 +32,7 @@ from signals import program_material
 
 CodeArray = NDArray[np.uint16]
 KEY_SECONDS = 10
+MAX_SECONDS = 600.0  # of a recording
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ def main() -> None:
     if model is None or model.lm is None or model.tables is None or not codec.causal:
         raise SystemExit(f"{options.model} is no causal model with tables and a language model")
     by_kind: dict[str, list[CodeArray]] = {"all": []}
-    for path, kind in recordings(options.audio, options.limit):
-        wave = read(path, codec.sample_rate, codec.channels)
+    setting = Setting(codec.sample_rate, codec.channels)
+    for path, _, kind in find_recordings(options.audio, limit=options.limit or None):
+        wave = read_recording(path, setting, MAX_SECONDS)
         codes = codec.encode(wave, bandwidth=None).codes[0]
         by_kind["all"].append(codes)
         by_kind.setdefault(kind, []).append(codes)

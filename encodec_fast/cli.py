@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +13,9 @@ from typing import IO, Any
 import encodec_fast
 from encodec_fast import ecdc, files, info
 from encodec_fast.chunk_header import ENTROPIES
+from encodec_fast.cli_evaluation import add_evaluate
 from encodec_fast.cli_models import add_models
+from encodec_fast.cli_training import add_train
 from encodec_fast.codec import Codec
 from encodec_fast.console import add_command, beside, one_line, progress_bar, run, warn_clipping
 
@@ -90,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
     add_models(commands)
+    add_train(commands)
+    add_evaluate(commands)
     return parser
 
 
@@ -303,8 +308,6 @@ def _target(args: argparse.Namespace, ending: str) -> Any:
 def _info(args: argparse.Namespace) -> None:
     about = info.info(_source(args), args.model)
     if args.json:
-        import json
-
         print(json.dumps({"file": args.input, **asdict(about)}))
         return
     print(f"model      {ecdc.shown_model(about.model)} (ECDC version {about.version})")
@@ -337,8 +340,6 @@ def _bench(args: argparse.Namespace) -> None:
     codec = Codec.load(args.model, threads=args.threads)
     report = bench.measure(codec, args.bandwidth, args.seconds, args.frames, args.profile)
     if args.json:
-        import json
-
         print(json.dumps(asdict(report)))
         return
     print(bench.as_text(report))

@@ -58,7 +58,7 @@ def _list_models(args: argparse.Namespace) -> None:
 
 
 def _import_model(args: argparse.Namespace) -> None:
-    if _is_program(Path(args.input)):
+    if program.is_program(Path(args.input)):
         name = program.Program.load(args.input).header.name
         if args.name not in (None, name) or args.config or args.weights != "float32":
             raise ValueError(f"{args.input} is a program named {name}, which cannot be changed")
@@ -107,11 +107,3 @@ def _model_path(name: str) -> Path:
         raise ValueError(f"{name} is a bundled model: choose another --name")
     store.models_dir().mkdir(parents=True, exist_ok=True)
     return store.models_dir() / (store.check_name(name) + store.SUFFIX)
-
-
-def _is_program(path: Path) -> bool:
-    """Whether a file claims to be a program, sound or not."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return program.METADATA_KEY.encode() in file.read(program.MAX_HEADER + 8)

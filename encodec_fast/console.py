@@ -96,8 +96,9 @@ def warn_clipping(written: Written, rescale: bool) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A progress callback: a bar on a terminal, for work that takes longer than a moment."""
+def progress_bar(unit: str = "s") -> Iterator[Progress]:
+    """A progress callback: a bar on a terminal, for work that takes longer than a moment. It counts
+    in `unit`s."""
     started = time.monotonic()
     shown = sys.stderr.isatty()
     bar: Any = None
@@ -109,7 +110,7 @@ def progress_bar() -> Iterator[Progress]:
         if bar is None:
             from tqdm import tqdm  # only here: start-up time
 
-            bar = tqdm(total=total, unit="s", unit_scale=True, leave=False)
+            bar = tqdm(total=total, unit=unit, unit_scale=True, leave=False)
         bar.update(done - bar.n)
 
     try:

@@ -115,6 +115,14 @@ def read_header(path: str | Path) -> Header:
         raise ValueError(f"{path}: {error}") from None
 
 
+def is_program(path: str | Path) -> bool:
+    """Whether a file claims to be a program, sound or not. Raises OSError if it cannot be read."""
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        return METADATA_KEY.encode() in file.read(MAX_HEADER + 8)
+
+
 def _flag(op: dict[str, Any], key: str) -> bool:
     value = op[key]
     if not isinstance(value, bool):

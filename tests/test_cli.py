@@ -24,8 +24,9 @@ import soundfile
 from tiny import save_tiny_checkpoint
 
 from encodec_fast import __main__ as reference
-from encodec_fast import cli, cli_models, console, ecdc, store
+from encodec_fast import cli, console, ecdc, store
 from encodec_fast.codec import Codec
+from encodec_fast.program import is_program
 
 TINY = "encodec_24khz"
 
@@ -380,7 +381,7 @@ def test_a_program_is_known_by_the_end_of_a_long_header(tmp_path: Path) -> None:
     name = b"encodec_fast.program"
     for size, known in (((1 << 22) - len(name), True), (1 << 23, False)):
         (tmp_path / "long").write_bytes(bytes(8) + bytes(size) + name)
-        assert cli_models._is_program(tmp_path / "long") == known
+        assert is_program(tmp_path / "long") == known
 
 
 def test_import_a_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -55,8 +55,10 @@ TIERS = {
     "__init__": 19,
     "bench": 20,
     "cli_models": 21,
-    "cli": 22,
-    "__main__": 23,
+    "evaluation": 21,
+    "cli_evaluation": 22,
+    "cli": 23,
+    "__main__": 24,
 }
 # The wing that imports torch; `models` knows the file formats and nothing else of the base.
 TORCH_WING = ("models", "training", "integrations")
@@ -66,6 +68,7 @@ DEFERRED = {
     "codec": {"models.checkpoints", "models.export", "audio", "files"},
     "segment_codes": {"models.lm_coder"},
     "cli_models": {"models.checkpoints", "models.export", "models.entropy_export"},
+    "evaluation": {"models.checkpoints", "models.export"},
     "models": set(),
     "training": {"codec", "models.export"},
 }

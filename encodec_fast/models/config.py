@@ -129,6 +129,16 @@ CONFIGS: dict[str, ModelConfig] = {
             segment=1.0,
         ),
         ModelConfig(
+            name="stereo_48khz_large",
+            sample_rate=48000,
+            channels=2,
+            bandwidths=(3.0, 6.0, 12.0, 24.0),
+            causal=True,
+            norm="weight_norm",
+            normalize=False,
+            pad_mode="constant",
+        ),
+        ModelConfig(
             name="stereo_48khz",
             sample_rate=48000,
             channels=2,
@@ -136,6 +146,10 @@ CONFIGS: dict[str, ModelConfig] = {
             causal=True,
             norm="weight_norm",
             normalize=False,
+            dimension=64,
+            n_filters=16,
+            ratios=(5, 4, 4, 4),
+            lstm_layers=1,
             pad_mode="constant",
         ),
         ModelConfig(

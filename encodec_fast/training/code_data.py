@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+import errno
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,147 +14,223 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encodec_fast.audio import AudioReader
 from encodec_fast.codec import Codec
-from encodec_fast.training.data import build_cache, select
+from encodec_fast.training.lm_settings import CodeDataSettings
+from encodec_fast.training.reading import opened_source
+from encodec_fast.training.sources import Recording, find_recordings, held_out
 
-Int16 = NDArray[np.int16]
+Float32 = NDArray[np.float32]
 Codes = NDArray[np.uint16]
-HELD_OUT = 16  # one in so many recordings is kept for validation
-ENDED = -1  # in place of the codes after the end of a recording
+ENDED = -1  # in place of the codes after the end of a sequence
 FROM_START = 0.25  # share of the sequences that begin where their recording does
 
 
+class CodedRecording(NamedTuple):
+    """A recording as codes uint16 [K, frames]: one array per segment, where a codec has those, else
+    a single one. `seconds` is the recording's length."""
+
+    name: str
+    kind: str
+    segments: list[Codes]
+    seconds: float
+
+
 class TrainingCodes(NamedTuple):
-    """Codes uint16 [K, frames] per recording: for training, by kind of sound, as recorded and
-    varied; and for validation."""
+    """Recordings for training, as they are and varied, and for validation; and (name, reason) of
+    those that cannot be used."""
 
-    plain: dict[str, list[Codes]]
-    varied: dict[str, list[Codes]]
-    held_out: list[Codes]
+    plain: list[CodedRecording]
+    varied: list[CodedRecording]
+    held_out: list[CodedRecording]
+    skipped: list[tuple[str, str]]
 
 
-def load_codes(audio: Path, folder: Path, codec: Codec, copies: int, seed: int) -> TrainingCodes:
-    """The codes of the training recordings under `audio`, made where `folder`, the run's, lacks
-    them: as they are, and `copies` times changed at random (see `vary`).
+def load_codes(settings: CodeDataSettings, folder: Path, codec: Codec, seed: int) -> TrainingCodes:
+    """The codes of the recordings of `settings`, made where `folder` lacks them.
 
-    Recordings cut from the same original are held out together, and never varied or mixed. Raises
-    ValueError for fewer than 0 copies, fewer than two originals and a folder whose codes are other
-    recordings', and whatever reading the recordings raises.
+    Recordings cut from the same original are held out together; those are never varied or mixed.
+    Raises ValueError where no recording is left for training or for validation, and whatever
+    `find_recordings` raises.
     """
-    if copies < 0:
-        raise ValueError(f"copies: expected at least 0, found {copies}")
-    selected = list(select(audio))
-    held = held_out([path for path, _ in selected])
-    kinds = [kind for (_, kind), out in zip(selected, held, strict=True) if not out]
-    if not kinds:
-        raise ValueError(f"{audio}: expected at least two originals, one is for validation")
-    cache = folder / f"train_{codec.sample_rate}.s16"
-    if not cache.exists():
-        build_cache(audio, cache, codec.sample_rate)
-    recordings = read_cache(cache)
-    if len(recordings) != len(held):
-        raise ValueError(f"{cache}: expected {len(held)} recordings, found {len(recordings)}")
-    usable = [recording for recording, out in zip(recordings, held, strict=True) if not out]
-    stored = _stored(folder / "codes_0.npz", codec, recordings, len(recordings))
-    plain = [codes for codes, out in zip(stored, held, strict=True) if not out]
-    varied: list[Codes] = []
-    for number in range(1, copies + 1):
-        random = np.random.default_rng([seed, number])
-        waves = (vary(recording, usable, codec.hop, random) for recording in usable)
-        varied += _stored(folder / f"codes_{number}.npz", codec, waves, len(usable))
-    return TrainingCodes(
-        _by_kind(plain, kinds),
-        _by_kind(varied, kinds * copies),
-        [codes for codes, out in zip(stored, held, strict=True) if out],
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    train = [found for source in settings.train for found in find_recordings(source)]
+    valid = [found for source in settings.valid for found in find_recordings(source)]
+    if not valid:
+        held = held_out([recording.name for recording in train])
+        valid = [recording for recording, out in zip(train, held, strict=True) if out]
+        train = [recording for recording, out in zip(train, held, strict=True) if not out]
+    coder = _Coder(codec, folder, seed)
+    plain, skipped = coder.code(train)
+    judged, unusable = coder.code(valid)
+    skipped += unusable
+    for name, left in (("train", plain), ("valid", judged)):
+        if not left:
+            reason = "; the first: " + ": ".join(skipped[0]) if skipped else ""
+            raise ValueError(f"{name}: expected at least one usable recording, found none{reason}")
+    names = {recording.name for recording in plain}
+    usable = [recording for recording in train if recording.name in names]
+    varied: list[CodedRecording] = []
+    for copy in range(1, settings.copies + 1):
+        varied += coder.code(usable, copy)[0]
+    return TrainingCodes(plain, varied, judged, skipped)
 
 
-def _by_kind(codes: list[Codes], kinds: list[str]) -> dict[str, list[Codes]]:
-    found: dict[str, list[Codes]] = {kind: [] for kind in dict.fromkeys(kinds)}
-    for part, kind in zip(codes, kinds, strict=True):
-        found[kind].append(part)
-    return found
+class _Coder:
+    """Codes recordings, and keeps the codes in files that are named after all that they are of."""
 
+    def __init__(self, codec: Codec, folder: Path, seed: int) -> None:
+        self._codec = codec
+        self._folder = folder
+        self._seed = seed
 
-def held_out(paths: Sequence[Path]) -> list[bool]:
-    """Which recordings are for validation: every 16th original, with all that was cut from it
-    (file names that differ in a number at the end). Of fewer originals it is the last."""
-    originals = [re.sub(r"_?\d*$", "", path.stem) for path in paths]
-    order = {name: place for place, name in enumerate(dict.fromkeys(originals))}
-    chosen = min(HELD_OUT // 2, len(order) - 1)
-    return [order[name] % HELD_OUT == chosen for name in originals]
+    def code(
+        self, recordings: Sequence[Recording], copy: int = 0
+    ) -> tuple[list[CodedRecording], list[tuple[str, str]]]:
+        """The usable ones coded, as they are (copy 0) or varied, and why the others are not."""
+        key = [self._codec.program.hash, str(copy), str(self._seed) if copy else ""]
+        key += [f"{found.path} {found.start} {found.size} {_state(found)}" for found in recordings]
+        digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+        path = self._folder / f"codes_{self._codec.name}_{digest}.npz"
+        if not path.exists():
+            self._make(path, recordings, copy)
+        with np.load(path) as stored:
+            codes, lengths, counts = stored["codes"], stored["lengths"], stored["counts"]
+            seconds, reasons = stored["seconds"], stored["reasons"]
+        segments = iter(np.split(codes, np.cumsum(lengths)[:-1], axis=1))
+        coded, skipped = [], []
+        for recording, count, length, reason in zip(
+            recordings, counts, seconds, reasons, strict=True
+        ):
+            if reason:
+                skipped.append((recording.name, str(reason)))
+                continue
+            own = [next(segments) for _ in range(count)]
+            name = recording.name + (f" (varied, {copy})" if copy else "")
+            coded.append(CodedRecording(name, recording.kind, own, float(length)))
+        return coded, skipped
 
-
-def read_cache(cache: Path) -> list[Int16]:
-    """The recordings int16 [samples] that `build_cache` decoded."""
-    samples = np.fromfile(cache, dtype=np.int16)
-    files = json.loads(Path(f"{cache}.json").read_text())["files"]
-    return [samples[file["start"] : file["start"] + file["length"]] for file in files]
-
-
-def vary(recording: Int16, others: list[Int16], hop: int, random: np.random.Generator) -> Int16:
-    """A recording changed so that its codes become other ones: half of them play up to 10 % faster
-    or slower, one in four is mixed with one of `others`; all start up to a hop later and get
-    another level (-12 to +6 dB, as far as nothing clips) and sign. int16 [n] to int16 [m]."""
-    wave = recording.astype(np.float32)
-    if random.random() < 0.5:
-        wave = soxr.resample(wave, 1.0, random.uniform(0.9, 1.1))
-    if random.random() < 0.25:
-        other = others[random.integers(len(others))].astype(np.float32)
-        wave = wave + random.uniform(0.2, 1) * np.resize(other, len(wave)).astype(np.float32)
-    wave = wave[random.integers(min(hop, len(wave))) :]
-    gain = min(10 ** (random.uniform(-12, 6) / 20), 32767 / max(float(np.abs(wave).max()), 1.0))
-    varied: Int16 = np.rint(wave * (gain * random.choice([-1, 1]))).astype(np.int16)
-    return varied
-
-
-def _stored(path: Path, codec: Codec, waves: Iterable[Int16], count: int) -> list[Codes]:
-    """The codes of `count` recordings in `path`; of `waves`, then stored there, where it is new."""
-    if not path.exists():
-        coded = [
-            codec.encode(wave[None].astype(np.float32) / np.float32(32768), bandwidth=None).codes[0]
-            for wave in waves
-        ]
-        lengths = [codes.shape[1] for codes in coded]
+    def _make(self, path: Path, recordings: Sequence[Recording], copy: int) -> None:
+        segments: list[Codes] = [np.zeros((self._codec.n_codebooks, 0), np.uint16)]
+        counts, seconds, reasons = [], [], []
+        for number in range(len(recordings)):
+            found: list[Codes] = []
+            samples, reason = 0, ""
+            try:
+                wave = self._wave(recordings, number, copy)
+                samples = wave.shape[1]
+                found = self._codec.encode(wave, bandwidth=None).codes
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EMFILE):
+                    raise  # the machine's fault, not the recording's
+                reason = str(error) or type(error).__name__
+            segments += found
+            counts.append(len(found))
+            seconds.append(samples / self._codec.sample_rate)
+            reasons.append(reason)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, codes=np.concatenate(coded, axis=1), lengths=lengths)
-        partial.replace(path)
-    with np.load(path) as stored:
-        codes, lengths = stored["codes"], stored["lengths"]
-    if len(lengths) != count or codes.shape[0] != codec.n_codebooks:
-        raise ValueError(
-            f"{path}: expected {count} recordings with {codec.n_codebooks} codebooks, "
-            f"found {len(lengths)} with {codes.shape[0]}"
-        )
-    return np.split(codes, np.cumsum(lengths)[:-1], axis=1)
+        try:
+            np.savez(
+                partial,
+                codes=np.concatenate(segments, axis=1),
+                lengths=[segment.shape[1] for segment in segments[1:]],
+                counts=counts,
+                seconds=seconds,
+                reasons=np.array(reasons, dtype=str),
+            )
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _wave(self, recordings: Sequence[Recording], number: int, copy: int) -> Float32:
+        wave = self._read(recordings[number])
+        if not copy:
+            return wave
+        random = np.random.default_rng([self._seed, copy, number])
+        other = None
+        if random.random() < 0.25:
+            other = self._read(recordings[int(random.integers(len(recordings)))])
+        return vary(wave, other, self._codec.hop, random)
+
+    def _read(self, recording: Recording) -> Float32:
+        codec = self._codec
+        with (
+            opened_source(recording) as source,
+            AudioReader(source, codec.sample_rate, codec.channels) as reader,
+        ):
+            wave = np.concatenate(list(reader.blocks()), axis=1)
+        if not wave.any():
+            raise ValueError("silent")
+        return wave
+
+
+def _state(recording: Recording) -> str:
+    try:
+        status = Path(recording.path).stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def vary(wave: Float32, other: Float32 | None, hop: int, random: np.random.Generator) -> Float32:
+    """A recording [C, n] changed so that its codes become other ones, [C, m] within full scale.
+
+    Half of them play up to 10 % faster or slower; `other` [C, any] is mixed in; all start up to a
+    hop later and get another level (-12 to +6 dB, as far as nothing clips), sign and order of
+    channels.
+    """
+    if random.random() < 0.5:
+        wave = soxr.resample(wave.T, 1.0, random.uniform(0.9, 1.1)).T
+    if other is not None:
+        wave = wave + np.float32(random.uniform(0.2, 1)) * np.resize(other.T, wave.T.shape).T
+    wave = wave[random.permutation(len(wave)), random.integers(min(hop, wave.shape[1])) :]
+    gain = min(10 ** (random.uniform(-12, 6) / 20), 1 / max(float(np.abs(wave).max()), 1e-4))
+    return np.ascontiguousarray(wave * np.float32(gain * random.choice([-1, 1])), np.float32)
 
 
 class CodeSequences:
-    """Random sequences of `length` frames out of coded recordings, by kind of sound.
+    """Random sequences of `length` frames at most out of coded recordings, by kind of sound.
 
-    Each kind is drawn equally often, its recordings in proportion to their length.
+    Each kind is drawn equally often, its segments in proportion to their length. Batches are a pure
+    function of `seed` and their number.
     """
 
-    def __init__(self, codes: dict[str, list[Codes]], length: int, seed: int) -> None:
-        self._kinds = [[part for part in parts if part.shape[1]] for parts in codes.values()]
-        if not self._kinds or not all(self._kinds):
+    def __init__(self, recordings: Sequence[CodedRecording], length: int, seed: int) -> None:
+        kinds: dict[str, list[tuple[str, Codes]]] = {}
+        for recording in recordings:
+            own = kinds.setdefault(recording.kind, [])
+            own += [(recording.name, part) for part in recording.segments if part.shape[1]]
+        if not kinds or not all(kinds.values()):
             raise ValueError("codes: expected at least one recording with frames of each kind")
-        self._length = length
-        self._random = np.random.default_rng(seed)
-        frames = [np.array([part.shape[1] for part in parts], float) for parts in self._kinds]
-        self._weights = [counts / counts.sum() for counts in frames]
+        self._kinds = list(kinds.values())
+        longest = max(part.shape[1] for parts in self._kinds for _, part in parts)
+        self._length = min(length, longest)
+        self._seed = seed
+        frames = [np.array([part.shape[1] for _, part in parts], float) for parts in self._kinds]
+        self._ends = [np.cumsum(counts) / counts.sum() for counts in frames]
 
-    def _sequence(self) -> NDArray[np.int64]:
-        kind = self._random.integers(len(self._kinds))
-        parts = self._kinds[kind]
-        codes = parts[self._random.choice(len(parts), p=self._weights[kind])]
+    def batch(self, size: int, number: int) -> tuple[Tensor, list[str]]:
+        """Batch `number`: `size` sequences, int64 [size, K, frames], ENDED after the end of a
+        segment; and where they come from, recording@frame."""
+        random = np.random.default_rng([self._seed, number])
+        codes, sources = zip(*(self._sequence(random) for _ in range(size)), strict=True)
+        return torch.from_numpy(np.stack(codes)), list(sources)
+
+    def _sequence(self, random: np.random.Generator) -> tuple[NDArray[np.int64], str]:
+        kind = random.integers(len(self._kinds))
+        parts, ends = self._kinds[kind], self._ends[kind]
+        place = int(np.searchsorted(ends, random.random(), side="right"))
+        name, codes = parts[min(place, len(parts) - 1)]
         start = 0
-        if self._random.random() >= FROM_START:
-            start = int(self._random.integers(max(1, codes.shape[1] - self._length + 1)))
+        if random.random() >= FROM_START:
+            start = int(random.integers(max(1, codes.shape[1] - self._length + 1)))
         found = codes[:, start : start + self._length].astype(np.int64)
         missing = self._length - found.shape[1]
-        return np.pad(found, ((0, 0), (0, missing)), constant_values=ENDED)
+        filled = np.pad(found, ((0, 0), (0, missing)), constant_values=ENDED)
+        return filled, f"{name}@{start}"
 
-    def batch(self, size: int) -> Tensor:
-        """`size` sequences, int64 [size, K, length], ENDED after the end of a recording."""
-        return torch.from_numpy(np.stack([self._sequence() for _ in range(size)]))
+
+def segments_of(recordings: Sequence[CodedRecording]) -> Iterator[Codes]:
+    """All segments of some recordings."""
+    for recording in recordings:
+        yield from recording.segments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +11,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encodec_fast.models.lm import LanguageModel
+from encodec_fast.training.code_data import CodedRecording, segments_of
 from encodec_fast.training.static_tables import code_widths, width_bits
 
 KEY_SECONDS = 10.0
 _BATCH_FRAMES = 4096  # at once, for the memory that their probabilities take
+
+
+class CodeLength(NamedTuple):
+    """What recordings cost at one bandwidth: bits per code, bits per second of sound, and bits per
+    second when the codes are packed."""
+
+    per_code: float
+    per_second: float
+    packed_per_second: float
+
+    @property
+    def saved(self) -> float:
+        """The share of the packed bits that is saved."""
+        return 1 - self.per_second / self.packed_per_second
 
 
 def shifted(codes: Tensor) -> Tensor:
@@ -35,28 +51,36 @@ def as_shipped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def model_bits(
     model: LanguageModel, codes: Sequence[NDArray[np.uint16]], n_q: int
 ) -> NDArray[np.float64]:
-    """Bits float64 [n_q] of the first `n_q` codebooks of recordings [K, frames], in total.
+    """Bits float64 [n_q] of the first `n_q` codebooks of segments [K, frames], in total.
 
-    The model starts anew every KEY_SECONDS, as at key chunks. A code costs log2(2^24 / width) with
-    the width that the version 1 coder gives it; framing and the coder's last bytes are not in it.
+    The model starts anew in each and every KEY_SECONDS, as at key chunks. A code costs
+    log2(2^24 / width) with the width that the version 1 coder gives it; framing and the coder's
+    last bytes are not in it.
     """
+    device = next(model.parameters()).device
     total = np.zeros(n_q)
     for batch in _key_chunks(codes, n_q, round(KEY_SECONDS * model.config.frame_rate)):
+        batch = batch.to(device)
         probabilities, _, _ = model(shifted(batch))
-        chosen = probabilities.gather(1, batch[:, None])[:, 0].numpy()
+        chosen = probabilities.gather(1, batch[:, None])[:, 0].cpu().numpy()
         widths = code_widths(chosen, model.config.codebook_size)
         total += width_bits(widths).sum(axis=(0, 2))
     return total
 
 
-def bits_per_code(model: LanguageModel, codes: Sequence[NDArray[np.uint16]]) -> dict[str, float]:
-    """Bits per code of recordings [K, frames] at each bandwidth in kbps."""
-    frames = sum(part.shape[1] for part in codes)
+def code_lengths(
+    model: LanguageModel, recordings: Sequence[CodedRecording]
+) -> dict[str, CodeLength]:
+    """What recordings cost at each bandwidth, by kbps."""
+    segments = list(segments_of(recordings))
+    frames = sum(part.shape[1] for part in segments)
+    seconds = sum(recording.seconds for recording in recordings)
     figures = {}
     for bandwidth in model.config.bandwidths:
         n_q = model.config.n_q(bandwidth)
-        bits = model_bits(model, codes, n_q).sum() / (n_q * frames)
-        figures[f"{bandwidth:g}"] = float(bits)
+        bits = float(model_bits(model, segments, n_q).sum())
+        packed = n_q * frames * model.config.codebook_bits / seconds
+        figures[f"{bandwidth:g}"] = CodeLength(bits / (n_q * frames), bits / seconds, packed)
     return figures
 
 

@@ -1,11 +1,13 @@
-"""Training recordings: decoded once into one int16 file, read as random crops."""
+"""Training batches: which recordings are drawn and how, the same for a seed wherever it runs."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -13,9 +15,145 @@ import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-KINDS = {"speech": 0.55, "music": 0.25, "sound": 0.2}
-QUIETEST = 2e-3  # root mean square: below it a crop is silence, whose errors in dB mean nothing
+from encodec_fast.training.corpus import Skipped, validation_recordings
+from encodec_fast.training.data_settings import DataSettings
+from encodec_fast.training.items import Items
+from encodec_fast.training.reading import Crop, Float32, read_crop
+from encodec_fast.training.sources import Recording
+
+__all__ = ["Batch", "DataSettings", "open_batches", "validation_clips"]
+
+_PLACES = 8  # of a validation recording where a crop may be silent before it is left out
+
+
+class Batch(NamedTuple):
+    """waves: float32 [B, C, T]; kinds of the items, `a+b` for a sum; sources: file@second of each
+    recording in an item, joined by ` + `; skipped: (recording, reason) of those found to be
+    unusable since the last batch, each once."""
+
+    waves: Tensor
+    kinds: list[str]
+    sources: list[str]
+    skipped: Skipped
+
+
+class _Batches(Dataset[Batch]):
+    """One rank's part of each batch, by the number of the batch."""
+
+    def __init__(self, items: Items, batch: int, rank: int, world: int) -> None:
+        self._items, self._batch = items, batch
+        share = batch // world
+        self._places = range(rank * share, (rank + 1) * share)
+
+    def __getitem__(self, step: int) -> Batch:
+        items = [self._items[step * self._batch + place] for place in self._places]
+        return Batch(
+            torch.from_numpy(np.stack([item.wave for item in items])),
+            [item.kind for item in items],
+            [item.source for item in items],
+            [entry for item in items for entry in item.skipped],
+        )
+
+
+def open_batches(
+    settings: DataSettings,
+    sample_rate: int,
+    channels: int,
+    samples: int,
+    batch: int,
+    seed: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches of `batch` items [C, samples], from number `start_step` on.
+
+    Batch i of a seed is the same whatever the workers and start_step. Of each batch, rank r of
+    `world` gets the r-th of `world` equal parts, joined they are the batch of one process.
+    Raises ValueError for settings that do not fit the recordings, a source with no usable
+    recording, and (while drawing) where no usable crop is found; OSError for a source that does
+    not exist.
+    """
+    if seed < 0 or start_step < 0:
+        raise ValueError(f"seed, start_step: expected at least 0, found {seed}, {start_step}")
+    if batch < 1 or batch % world:
+        raise ValueError(f"batch: expected a multiple of {world} processes, found {batch}")
+    items = Items(settings, sample_rate, channels, samples, seed)
+    loader = DataLoader(
+        _Batches(items, batch, rank, world),
+        batch_size=None,
+        sampler=itertools.count(start_step),
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else it would draw from the trainer's random numbers
+    )
+    return _tell_once(loader, items.corpus.skipped)
+
+
+def _tell_once(loader: DataLoader[Batch], skipped: Skipped) -> Iterator[Batch]:
+    told: set[str] = set()
+    for found in loader:
+        news = dict(reversed([*skipped, *found.skipped]))
+        yield found._replace(skipped=[pair for pair in news.items() if pair[0] not in told])
+        told |= news.keys()
+        skipped = []
+
+
+def validation_clips(
+    settings: DataSettings, sample_rate: int, channels: int, samples: int, count: int
+) -> list[tuple[str, str, Float32]]:
+    """Up to `count` fixed crops of recordings that are not trained on: (kind, file@second, wave
+    float32 [C, samples]), as recorded, all kinds in turn.
+
+    Raises ValueError where no recording is usable, OSError where a source does not exist.
+    """
+    random = np.random.default_rng(0)
+    recordings = validation_recordings(settings.train, settings.valid)
+    queues: dict[str, list[Recording]] = {}
+    for place in random.permutation(len(recordings)):
+        queues.setdefault(recordings[place].kind, []).append(recordings[place])
+    clips: list[tuple[str, str, Float32]] = []
+    while len(clips) < count and any(queues.values()):
+        for kind, queue in sorted(queues.items()):
+            while queue:
+                recording = queue.pop(0)
+                crop = _audible_crop(
+                    recording, sample_rate, channels, samples, settings.quietest, random
+                )
+                if crop is not None:
+                    queue.append(recording)  # another part of it, when its turn comes again
+                    clips.append((kind, f"{recording.name}@{crop.second:.3f}", crop.wave))
+                    break
+    if not clips:
+        raise ValueError(
+            f"valid: expected a recording of at least {samples / sample_rate:g} s, "
+            f"found none among {len(recordings)}"
+        )
+    return clips[:count]
+
+
+def _audible_crop(
+    recording: Recording,
+    sample_rate: int,
+    channels: int,
+    samples: int,
+    quietest: float,
+    random: np.random.Generator,
+) -> Crop | None:
+    for _ in range(_PLACES):
+        try:
+            crop = read_crop(recording, sample_rate, channels, samples, float(random.random()))
+        except (OSError, ValueError):
+            return None
+        if float(np.square(crop.wave).mean()) >= quietest**2:
+            return crop
+    return None
+
+
+KINDS = ("speech", "music", "sound")
 SHARE_ALIKE = ("GPL", "CC-BY-SA")
 
 
@@ -55,51 +193,3 @@ def build_cache(audio: Path, cache: Path, sample_rate: int) -> None:
         raise ValueError(f"{audio / 'MANIFEST.csv'} lists no training recordings")
     Path(f"{cache}.json").write_text(json.dumps({"sample_rate": sample_rate, "files": entries}))
     partial.replace(cache)
-
-
-class Crops:
-    """Random crops of the cached recordings, balanced over kinds.
-
-    Files are drawn in proportion to their length. One crop in five is the sum of two of different
-    kinds. The gain is random, -10 to +6 dB, as far as nothing clips.
-    """
-
-    def __init__(self, cache: Path, length: int, seed: int) -> None:
-        index = json.loads(Path(f"{cache}.json").read_text())
-        self._samples = np.fromfile(cache, dtype=np.int16)
-        self._length = length
-        self._random = np.random.default_rng(seed)
-        self._files: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
-        for entry in index["files"]:
-            if entry["length"] > length:
-                self._files[entry["kind"]].append((entry["start"], entry["length"]))
-        empty = [kind for kind, files in self._files.items() if not files]
-        if empty:
-            raise ValueError(f"no recording longer than {length} samples of kind: {empty}")
-        self._weights = {
-            kind: np.array([size for _, size in files]) / sum(size for _, size in files)
-            for kind, files in self._files.items()
-        }
-
-    def _crop(self, kind: str) -> NDArray[np.float32]:
-        while True:
-            files = self._files[kind]
-            start, size = files[self._random.choice(len(files), p=self._weights[kind])]
-            at = start + int(self._random.integers(size - self._length))
-            crop = self._samples[at : at + self._length].astype(np.float32) / np.float32(32768)
-            if float(np.square(crop).mean()) > QUIETEST**2:
-                return crop
-
-    def _item(self) -> NDArray[np.float32]:
-        kinds = list(KINDS)
-        kind = str(self._random.choice(kinds, p=list(KINDS.values())))
-        crop = self._crop(kind)
-        if self._random.random() < 0.2:
-            other = str(self._random.choice([name for name in kinds if name != kind]))
-            crop = crop + self._crop(other)
-        gain = 10 ** (self._random.uniform(-10, 6) / 20)
-        return (crop * min(gain, 0.99 / float(np.abs(crop).max()))).astype(np.float32)
-
-    def batch(self, size: int) -> Tensor:
-        """`size` crops, float32 [size, 1, length]."""
-        return torch.from_numpy(np.stack([self._item() for _ in range(size)])[:, None])

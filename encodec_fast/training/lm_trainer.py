@@ -1,265 +1,302 @@
-"""Trains the entropy model of a codec (docs/models.md): its language model and static tables.
+"""Trains a codec's entropy model (docs/models.md): its language model and static tables.
 
-    python -m encodec_fast.training.lm_trainer --audio DIR --codec nano_24khz --out DIR --minutes 45
+    encodec-fast train lm_nano_24khz data.train.0.path=AUDIO/MANIFEST.csv out=RUN minutes=20
 
-The codes of the training recordings are made first, then training is bounded by wall time (or
-steps); it can be killed at any time and goes on from its last checkpoint with `--resume`. lm.pt has
-the averaged weights that did best on the recordings held out of the training split.
+The codes of the training recordings are made first. NAME.entropy.safetensors in the run's folder
+has the tables and the averaged weights that did best on the recordings held out of training.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-import pickle
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encodec_fast.codec import Codec
-from encodec_fast.models.config import CONFIGS, ModelConfig
+from encodec_fast.models.config import ModelConfig
+from encodec_fast.models.entropy_export import export_entropy_model
 from encodec_fast.models.lm import LanguageModel
-from encodec_fast.store import find_program
-from encodec_fast.training.code_data import ENDED, CodeSequences, TrainingCodes, load_codes
-from encodec_fast.training.code_length import as_shipped, bits_per_code, shifted
+from encodec_fast.program import METADATA_KEY
+from encodec_fast.store import ENTROPY_SUFFIX, find_program
+from encodec_fast.training.averaging import AveragedWeights
+from encodec_fast.training.checkpoint import LAST
+from encodec_fast.training.code_data import (
+    ENDED,
+    CodeSequences,
+    TrainingCodes,
+    load_codes,
+)
+from encodec_fast.training.code_length import CodeLength, as_shipped, code_lengths, shifted
+from encodec_fast.training.lm_settings import LmSettings
 from encodec_fast.training.lm_start import initialise
-from encodec_fast.training.run import Run, RunSettings, parse_settings, use_threads
+from encodec_fast.training.monitor import Monitor
+from encodec_fast.training.non_finite import check_finite
+from encodec_fast.training.progress_line import ProgressLine
+from encodec_fast.training.run import Run, use_threads
 from encodec_fast.training.static_tables import balanced, count_codes, table_widths
 
 POSITIONS = 60.0  # seconds: random offsets of the positions go so far
 
 
-@dataclass
-class Settings(RunSettings):
-    """A run's settings; every field is a command line option."""
-
-    minutes: float = 45.0
-    seconds: float = 5.0
-    lr: float = 5e-3
-    warmup: int = 150
-    average_decay: float = 0.995
-    codec: str = "nano_24khz"
-    copies: int = 6
-    dim: int = 72
-    heads: int = 3
-    layers: int = 5
-    weight_decay: float = 0.01
-    dropout: float = 0.0
-    check_minutes: float = 3.0
-
-    def __post_init__(self) -> None:
-        if self.dim < 4 or self.dim % 2 or self.heads < 1 or self.dim % self.heads:
-            raise ValueError(
-                f"dim: expected an even number that heads divide, found {self.dim} and {self.heads}"
-            )
-        at_least = {"layers": 1, "batch": 1, "warmup": 1, "threads": 1, "copies": 0, "steps": 0}
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
-        for name in ("seconds", "lr", "clip", "check_minutes", "minutes"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected above 0, found {getattr(self, name)}")
-        for name in ("weight_decay", "dropout", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected from 0 to 1, found {getattr(self, name)}")
-
-
 class LmTrainer(Run):
-    """One training run: model, moving average of its weights, optimiser, codes and log."""
+    """One training run: model, moving average of its weights, optimiser, codes and log.
+
+    `config` is what a language model needs to know of its codec (see `language_config`);
+    codebooks float32 [K, N, D].
+    """
 
     def __init__(
-        self, settings: Settings, config: ModelConfig, codebooks: Tensor, codes: TrainingCodes
+        self, settings: LmSettings, config: ModelConfig, codebooks: Tensor, codes: TrainingCodes
     ) -> None:
         super().__init__(settings)
         self.settings = settings
         self.config = config
         self.held_out = codes.held_out
-        torch.manual_seed(settings.seed)
+        self.note_skipped(codes.skipped)
+        by_kind: dict[str, list[np.ndarray]] = {}
+        for recording in codes.plain:
+            by_kind.setdefault(recording.kind, []).extend(recording.segments)
         counts = balanced(
             [
                 count_codes(np.concatenate(parts, axis=1), config.codebook_size)
-                for parts in codes.plain.values()
+                for parts in by_kind.values()
             ]
         )
         self.widths = table_widths(counts)
-        self.model = self._new_model()
-        initialise(self.model, codebooks, counts)
-        self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
+        torch.manual_seed(settings.seed)
+        model = LanguageModel(config, settings.dim, settings.heads, settings.layers)
+        initialise(model, codebooks, counts)
+        self.model = model.to(self.device)
+        self.average = AveragedWeights(self.model, settings.average_decay)
         matrices = [value for value in self.model.parameters() if value.ndim > 1]
         vectors = [value for value in self.model.parameters() if value.ndim == 1]
+        optimizer = settings.optimizer
         groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": matrices, "weight_decay": optimizer.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
+        self.optimizer = torch.optim.AdamW(groups, optimizer.lr, optimizer.betas, fused=True)
         self.best = math.inf
-        if settings.resume and (self.out / "last.pt").exists():
+        if self.resuming():
             self.load()
         length = round(settings.seconds * config.frame_rate)
-        train = {kind: parts + codes.varied.get(kind, []) for kind, parts in codes.plain.items()}
-        self.sequences = CodeSequences(train, length, settings.seed + self.step)
-        self.random = np.random.default_rng([settings.seed, self.step])
+        self.sequences = CodeSequences(codes.plain + codes.varied, length, settings.seed)
 
-    def _new_model(self) -> LanguageModel:
-        settings = self.settings
-        return LanguageModel(self.config, settings.dim, settings.heads, settings.layers)
+    def _architecture(self) -> dict[str, object]:
+        config, settings = self.config, self.settings
+        return {
+            "codec": config.name,
+            "codebooks": config.n_codebooks,
+            "entries": config.codebook_size,
+            "frame_rate": config.frame_rate,
+            "dim": settings.dim,
+            "heads": settings.heads,
+            "layers": settings.layers,
+        }
 
-    def load(self) -> None:
-        """Take up the run from its last checkpoint. Raises ValueError for another model's."""
-        saved = torch.load(self.out / "last.pt", weights_only=True)
-        for name in ("codec", "dim", "heads", "layers"):
-            expected, found = getattr(self.settings, name), saved["settings"][name]
-            if found != expected:
-                raise ValueError(f"{self.out / 'last.pt'}: expected {name} {expected}, not {found}")
-        self.model.load_state_dict(saved["model"])
-        self.average = saved["average"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.elapsed, self.best = saved["step"], saved["elapsed"], saved["best"]
-        torch.manual_seed(self.settings.seed + self.step)
-
-    def save(self) -> None:
-        """Write last.pt, all of the run's state."""
-        state = {
+    def _state(self) -> dict[str, object]:
+        return {
+            "architecture": self._architecture(),
             "model": self.model.state_dict(),
-            "average": self.average,
+            "average": self.average.state,
             "optimizer": self.optimizer.state_dict(),
+            "widths": torch.from_numpy(self.widths),
             "step": self.step,
             "elapsed": self.elapsed,
             "best": self.best,
-            "settings": asdict(self.settings),
         }
-        self._write("last.pt", state)
 
-    def _backward(self, codes: Tensor) -> float:
-        """Forward and backward of codes int64 [B, n_q, T]: the loss in bits per code.
+    def load(self) -> None:
+        """Take up the run from its last checkpoint. Raises ValueError for another model's."""
+        saved = self.store.load(LAST, self._architecture(), str(self.device))
+        self.model.load_state_dict(saved["model"])
+        self.average.state = saved["average"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.elapsed, self.best = saved["step"], saved["elapsed"], saved["best"]
 
-        Half of the batches are at the positions of a file's start, half at random ones. The
-        codebooks' gradients are gathered one by one, so that one codebook's logits are in memory
-        at a time.
+    @property
+    def entropy_file(self) -> Path:
+        """The entropy model's file, beside which the program belongs."""
+        return self.out / f"{self.config.name}{ENTROPY_SUFFIX}"
+
+    def _autocast(self) -> contextlib.AbstractContextManager[None]:
+        enabled = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _backward(self, codes: Tensor, offset: int) -> Tensor:
+        """Forward and backward of codes int64 [B, n_q, T] at positions from `offset`: the loss in
+        bits per code.
+
+        The codebooks' gradients are gathered one by one, so that one codebook's logits are in
+        memory at a time.
         """
         model, dropout = self.model, self.settings.dropout
         n_q = codes.shape[1]
         previous = shifted(codes)
-        x = torch.stack([model.emb[k](previous[:, k]) for k in range(n_q)]).sum(dim=0)
-        offset = 0
-        if self.random.random() < 0.5:
-            offset = int(self.random.integers(round(POSITIONS * self.config.frame_rate)))
-        hidden, _ = model.transformer(F.dropout(x, dropout), None, offset)
+        with self._autocast():
+            x = torch.stack([model.emb[k](previous[:, k]) for k in range(n_q)]).sum(dim=0)
+            hidden, _ = model.transformer(F.dropout(x, dropout), None, offset)
         cut = hidden.detach().requires_grad_()
-        total = 0.0
+        total = torch.zeros((), device=self.device)
         for k in range(n_q):
-            logits = model.linears[k](F.dropout(cut, dropout))
-            loss = F.cross_entropy(logits.flatten(0, 1), codes[:, k].flatten(), ignore_index=ENDED)
+            with self._autocast():
+                logits = model.linears[k](F.dropout(cut, dropout))
+            loss = F.cross_entropy(
+                logits.flatten(0, 1).float(), codes[:, k].flatten(), ignore_index=ENDED
+            )
             torch.autograd.backward(loss / n_q)
-            total += loss.item() / n_q
+            total += loss.detach() / n_q
         torch.autograd.backward(hidden, cut.grad)
         return total / math.log(2)
 
+    def _draw(self) -> tuple[int, int]:
+        """Codebooks and first position of this step's batch: half of the batches of a codec
+        without segments are at the positions of a file's start, half at random ones."""
+        random = np.random.default_rng([self.settings.seed, self.step, 1])
+        bandwidth = self.config.bandwidths[random.integers(len(self.config.bandwidths))]
+        offset = 0
+        if self.config.segment is None and random.random() < 0.5:
+            offset = int(random.integers(round(POSITIONS * self.config.frame_rate)))
+        return self.config.n_q(bandwidth), offset
+
     def train_step(self) -> float:
-        """One update; returns the loss in bits per code."""
+        """One update, a pure function of the state, the seed and the step; returns the loss in bits
+        per code. Raises NonFiniteLoss, having saved the batch, when the loss or the gradient is not
+        finite; the weights are then those of the step before."""
         settings = self.settings
+        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        n_q, offset = self._draw()
+        codes, sources = self.sequences.batch(settings.batch, self.step)
+        codes = codes[:, :n_q].to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        bandwidth = self.config.bandwidths[self.random.integers(len(self.config.bandwidths))]
-        codes = self.sequences.batch(settings.batch)[:, : self.config.n_q(bandwidth)]
-        loss = self._backward(codes)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self._update_average()
+        loss = self._backward(codes, offset)
+        clip = settings.optimizer.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        check_finite(self.step, {"loss": loss, "gradient": norm}, codes, sources, self.store)
+        self.optimizer.step()
         self.step += 1
-        return loss
+        self.average.update(self.model, self.step)
+        return loss.item()
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = self._average_share()
-        values = list(self.model.state_dict().values())
-        torch._foreach_lerp_(list(self.average.values()), values, 1 - decay)
-
-    def check(self) -> dict[str, float]:
-        """Bits per code of the held-out recordings per bandwidth, with the averaged weights as
-        shipped. Where their mean is the lowest so far, writes lm.pt."""
-        model = self._new_model()
-        model.load_state_dict(as_shipped(self.average))
-        figures = bits_per_code(model, self.held_out)
-        mean = sum(figures.values()) / len(figures)
-        if mean < self.best:
-            self.best = mean
-            state = {
-                "name": self.config.name,
-                "lm": self.average,
-                "dim": self.settings.dim,
-                "heads": self.settings.heads,
-                "layers": self.settings.layers,
-                "widths": torch.from_numpy(self.widths),
-                "settings": asdict(self.settings),
-                "figures": {"step": self.step, "minutes": self.elapsed / 60, **figures},
-            }
-            self._write("lm.pt", state)
-        return figures
+    def check(self) -> tuple[dict[str, CodeLength], bool]:
+        """What the held-out recordings cost per bandwidth with the averaged weights as shipped, and
+        whether the mean of their bits per code is the lowest so far; then writes the model."""
+        model = self.average.model(self.model)
+        model.load_state_dict(as_shipped(model.state_dict()))
+        figures = code_lengths(model, self.held_out)
+        mean = sum(figure.per_code for figure in figures.values()) / len(figures)
+        if not mean < self.best:
+            return figures, False
+        self.best = mean
+        widths = self.widths.astype(np.uint32)
+        export_entropy_model(self.config.name, model, widths, self.entropy_file, "bfloat16")
+        return figures, True
 
     def _run(self) -> None:
-        """Checks, logs and saves every few minutes."""
-        losses: list[float] = []
-        checked = started = time.monotonic()
-        before = self.elapsed
-        while self.progress() < 1:
-            losses.append(self.train_step())
-            now = time.monotonic()
-            self.elapsed = before + now - started
-            if now - checked > 60 * self.settings.check_minutes or self.progress() == 1:
-                self._log(losses, (now - checked) / len(losses))
-                self.save()
-                losses, checked = [], time.monotonic()
+        """One step after the other; checks and saves every so often."""
+        with (
+            contextlib.closing(Monitor(self.out, self.config.sample_rate, self.step)) as monitor,
+            self.progress_line() as line,
+        ):
+            mark = time.monotonic()
+            while self.going():
+                loss = self.train_step()
+                self.spend((now := time.monotonic()) - mark)
+                mark = now
+                rate = self._learning_rate()
+                line.update(self.step, self.elapsed / 60, {"bits/code": loss}, more={"lr": rate})
+                if self.step % self.settings.log_steps == 0:
+                    monitor.scalars(self.step, {"loss/bits_per_code": loss, "lr": rate})
+                self._look(line, monitor)
 
-    def _log(self, losses: Sequence[float], seconds: float) -> None:
-        """One line: mean loss since the last one, bits per code held out, speed."""
-        figures = " ".join(f"{kbps} kbps {bits:.4f}" for kbps, bits in self.check().items())
-        line = (
-            f"step {self.step} loss {np.mean(losses):.4f} held out {figures}"
-            f" lr {self._learning_rate():.2e} s/step {seconds:.3f} minutes {self.elapsed / 60:.1f}"
-        )
-        self._report("lm.log", line)
-
-
-def load_trained(path: Path) -> tuple[LanguageModel, NDArray[np.int64]]:
-    """What a run wrote to lm.pt: the averaged language model, float32, and the static tables'
-    widths [K, N]. Raises FileNotFoundError, and ValueError for other files."""
-    try:
-        saved = torch.load(path, weights_only=True)
-        config = CONFIGS[saved["name"]]
-        model = LanguageModel(config, saved["dim"], saved["heads"], saved["layers"])
-        model.load_state_dict(saved["lm"])
-        return model.eval(), saved["widths"].numpy()
-    except (KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: not a trained entropy model: {error!r}") from None
+    def _look(self, line: ProgressLine, monitor: Monitor) -> None:
+        """The check and the checkpoint, where they are due."""
+        best = False
+        if self.step % self.settings.check_steps == 0 or self.progress() >= 1:
+            figures, best = self.check()
+            line.note(f"step {self.step} held out: {as_text(figures)}")
+            monitor.scalars(self.step, dict(_scalars(figures)))
+        if best or self.step % self.settings.save_steps == 0:
+            self.save(best)
 
 
-def open_run(settings: Settings) -> LmTrainer:
-    """The run of `settings`, its codes made by the codec. Raises ValueError for a codec that codes
-    segments or has no configuration."""
-    codec = Codec.load(settings.codec)
-    config = CONFIGS.get(codec.name)
-    if config is None or not codec.causal:
-        raise ValueError(
-            f"codec: expected a causal model of {', '.join(CONFIGS)}, not {codec.name}"
-        )
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    codes = load_codes(Path(settings.audio), out, codec, settings.copies, settings.seed)
-    codebooks = load_file(find_program(settings.codec))["codebooks"].float()
-    return LmTrainer(settings, config, codebooks, codes)
+def as_text(figures: Mapping[str, CodeLength]) -> str:
+    """Code lengths per bandwidth on one line."""
+    return "; ".join(
+        f"{kbps} kbps: {length.per_code:.4f} bits/code, {length.per_second / 1000:.3f} of "
+        f"{length.packed_per_second / 1000:.3f} kbit/s, {length.saved:.1%} saved"
+        for kbps, length in figures.items()
+    )
 
 
-if __name__ == "__main__":
-    settings = parse_settings(Settings, __doc__)
+def _scalars(figures: Mapping[str, CodeLength]) -> Iterator[tuple[str, float]]:
+    for kbps, length in figures.items():
+        yield f"held_out_bits_per_code/{kbps}_kbps", length.per_code
+        yield f"held_out_bits_per_second/{kbps}_kbps", length.per_second
+        yield f"held_out_saved/{kbps}_kbps", length.saved
+
+
+def language_config(codec: Codec) -> ModelConfig:
+    """A codec as far as its language model looks at it: rates, bandwidths, codebooks, segments.
+
+    Raises ValueError for one whose bandwidths do not follow from its frame rate and codebooks.
+    """
+    segment = codec.segment_length
+    config = ModelConfig(
+        name=codec.name,
+        sample_rate=codec.sample_rate,
+        channels=codec.channels,
+        bandwidths=tuple(sorted(codec.bandwidths)),
+        causal=codec.causal,
+        norm="none",
+        normalize=codec.normalize,
+        segment=None if segment is None else segment / codec.sample_rate,
+        ratios=(codec.hop,),
+        codebook_size=codec.codebook_size,
+    )
+    for bandwidth in config.bandwidths:
+        if config.n_q(bandwidth) != codec.n_q(bandwidth):
+            raise ValueError(
+                f"codec: expected {config.n_q(bandwidth)} codebooks at {bandwidth:g} kbps, "
+                f"{codec.name} has {codec.n_q(bandwidth)}"
+            )
+    return config
+
+
+def _codebooks(codec: str) -> Tensor:
+    """The codebooks of a program, float32 [K, N, D]."""
+    with safe_open(find_program(codec), framework="pt") as file:
+        name: str = json.loads(file.metadata()[METADATA_KEY])["codebooks"]
+        tensor: Tensor = file.get_tensor(name)
+    return tensor.float()
+
+
+def train_lm(settings: LmSettings) -> Path:
+    """Train the entropy model of a codec; returns its file in the run's folder. Raises as
+    `open_run`."""
+    run = open_run(settings)
+    run.run()
+    print(f"the entropy model: {run.entropy_file}", flush=True)
+    return run.entropy_file
+
+
+def open_run(settings: LmSettings) -> LmTrainer:
+    """The run of `settings`, its codes made by the codec. Raises ValueError for bad settings and
+    unusable recordings, OSError for files that cannot be read or written."""
     use_threads(settings)
-    open_run(settings).run()
+    codec = Codec.load(settings.codec, threads=settings.threads)
+    config = language_config(codec)
+    folder = Path(settings.data.cache or settings.out)
+    codes = load_codes(settings.data, folder, codec, settings.seed)
+    return LmTrainer(settings, config, _codebooks(settings.codec)[: config.n_codebooks], codes)

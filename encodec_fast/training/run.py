@@ -1,56 +1,27 @@
-"""What training runs share: settings as options, a bounded length, checkpoints, a log."""
+"""What training runs share: a bounded length, a schedule, checkpoints, an end when asked for."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import math
+import os
 import signal
 import sys
-from dataclasses import dataclass, fields
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
+from encodec_fast.models.collective import rank, sum_ranks, world
+from encodec_fast.training.checkpoint import LAST, CheckpointStore
+from encodec_fast.training.configuration import as_yaml
+from encodec_fast.training.progress_line import ProgressLine
+from encodec_fast.training.run_settings import RunSettings
 
-@dataclass
-class RunSettings:
-    """A run's settings; every field is a command line option. `minutes` of wall time bound the run,
-    or `steps` if there are any."""
-
-    audio: str
-    out: str
-    minutes: float = 60.0
-    steps: int = 0
-    batch: int = 8
-    seconds: float = 1.0
-    lr: float = 1e-3
-    warmup: int = 200
-    average_decay: float = 0.999
-    clip: float = 1.0
-    threads: int = 1
-    seed: int = 2024
-    resume: bool = False
-
-
-AnySettings = TypeVar("AnySettings", bound=RunSettings)
-
-
-def parse_settings(
-    kind: type[AnySettings], description: str | None, arguments: list[str] | None = None
-) -> AnySettings:
-    """Settings from the command line: one option per field, its type that of the default."""
-    parser = argparse.ArgumentParser(description=description)
-    defaults = kind(audio="", out="")
-    for field in fields(kind):
-        default = getattr(defaults, field.name)
-        name = f"--{field.name.replace('_', '-')}"
-        if isinstance(default, bool):
-            parser.add_argument(name, action="store_true")
-        else:
-            required = default == ""
-            parser.add_argument(name, type=type(default), default=default, required=required)
-    return kind(**vars(parser.parse_args(arguments)))
+LOG = "train.log"
+SETTINGS = "settings.yaml"
+SKIPPED = "skipped.tsv"
 
 
 def use_threads(settings: RunSettings) -> None:
@@ -62,55 +33,123 @@ def use_threads(settings: RunSettings) -> None:
 class Run:
     """A run that can be killed at any time and goes on from its last checkpoint.
 
-    `step` counts updates, `elapsed` seconds over all its processes. Subclasses train in `_run`
-    until `progress` is 1, and write last.pt in `save`.
+    `step` counts updates, `elapsed` seconds over all its processes, `skipped` the recordings that
+    were found unusable, with the reason. Subclasses train in `_run`
+    while `going`, and give all of their state in `_state`. Raises ValueError for a folder that
+    holds a run which is not to be resumed.
     """
 
     def __init__(self, settings: RunSettings) -> None:
         self._bounds = settings
+        self.device = _device(settings.device)
         self.out = Path(settings.out)
         self.out.mkdir(parents=True, exist_ok=True)
+        self.store = CheckpointStore(self.out, settings.keep_steps)
         self.step = 0
         self.elapsed = 0.0
+        self.skipped: dict[str, str] = {}
+        self._stopped = False
+        self.resuming()
+        if rank() == 0:
+            (self.out / SETTINGS).write_text(as_yaml(settings), encoding="utf-8")
 
-    def save(self) -> None:
-        """Write last.pt, all of the run's state."""
+    def resuming(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        found = self.store.path(LAST).exists()
+        if found and not self._bounds.resume:
+            raise ValueError(
+                f"out: {self.out} holds a run: resume=true goes on with it, else choose another"
+            )
+        return found
+
+    def _state(self) -> dict[str, object]:
         raise NotImplementedError
 
     def _run(self) -> None:
         raise NotImplementedError
 
+    def save(self, best: bool = False) -> None:
+        """Write last.pt, all of the run's state, and best.pt if it is the best so far; by the first
+        of several processes."""
+        if rank() == 0:
+            self.store.save_step(self.step, self._state(), best)
+
     def run(self) -> None:
-        """Train until the time or the steps are used up; saves also when the process is asked to
-        end (SIGTERM, Ctrl-C)."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-        try:
+        """Train until the time or the steps are used up. Asked to end (SIGTERM, Ctrl-C) it ends
+        after the step that it is in, saves, and raises SystemExit."""
+        with self._signals():
             self._run()
-        finally:
             self.save()
+        if self.skipped and rank() == 0:
+            print(f"{len(self.skipped)} recordings skipped, see {self.out / SKIPPED}", flush=True)
+        if self._stopped:
+            sys.exit(f"stopped at step {self.step}: resume=true goes on from there")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self._stopped = True
+        signal.signal(number, signal.SIG_DFL)  # asked again, it does not wait for the step
+
+    def spend(self, seconds: float) -> None:
+        """Count the time of a step. Processes that train together agree on it, and on a wish to
+        end: they must take the same steps."""
+        self.elapsed += seconds
+        if world() > 1:
+            mine = [self.elapsed if rank() == 0 else 0.0, float(self._stopped)]
+            agreed = sum_ranks(torch.tensor(mine, dtype=torch.float64, device=self.device))
+            self.elapsed, self._stopped = agreed[0].item(), bool(agreed[1] > 0)
+
+    def going(self) -> bool:
+        """Whether there is another step to take."""
+        return self.progress() < 1 and not self._stopped
 
     def progress(self) -> float:
-        """The share of the run that is done: of its steps if given, else of its minutes."""
-        if self._bounds.steps:
-            return min(1.0, self.step / self._bounds.steps)
-        return min(1.0, self.elapsed / (60 * self._bounds.minutes))
+        """The share of the run that is done: of its steps or of its minutes, whichever is more."""
+        steps, minutes = self._bounds.steps, self._bounds.minutes
+        timed = 0.0 if minutes is None else self.elapsed / (60 * minutes)
+        return min(1.0, max(self.step / steps, timed))
+
+    def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
+        """List recordings that cannot be used, each once, with the reason."""
+        for source, reason in skipped:
+            if source not in self.skipped:
+                self.skipped[source] = reason
+                with (self.out / SKIPPED).open("a", encoding="utf-8") as listed:
+                    listed.write(f"{source}\t{' '.join(reason.split())}\n")
+
+    def progress_line(self) -> ProgressLine:
+        """What shows the run and keeps its log."""
+        bounds = self._bounds
+        steps = bounds.steps if bounds.minutes is None else 0
+        return ProgressLine(self.out / LOG, steps, bounds.minutes or 0.0, bounds.log_steps)
 
     def _learning_rate(self) -> float:
-        """Warmed up, then along half a cosine down to 0 at the end."""
-        warm = min(1.0, (self.step + 1) / self._bounds.warmup)
-        return self._bounds.lr * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress()))
+        """Warmed up, then constant or along half a cosine down to 0 at the end."""
+        optimizer = self._bounds.optimizer
+        warm = min(1.0, (self.step + 1) / max(1, optimizer.warmup))
+        if optimizer.schedule == "cosine":
+            warm *= 0.5 + 0.5 * math.cos(math.pi * self.progress())
+        return optimizer.lr * warm
 
-    def _average_share(self) -> float:
-        """How much of the moving average of weights stays at this step; young ones move faster."""
-        return min(self._bounds.average_decay, (1 + self.step) / (10 + self.step))
 
-    def _write(self, name: str, state: dict[str, object]) -> None:
-        """By way of a temporary name, so that a kill cannot damage it."""
-        torch.save(state, self.out / f"{name}.partial")
-        (self.out / f"{name}.partial").replace(self.out / name)
-
-    def _report(self, name: str, line: str) -> None:
-        """A line of the log, shown and kept."""
-        print(line, flush=True)
-        with (self.out / name).open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
+def _device(name: str) -> torch.device:
+    """The device called "cpu" or "cuda", of several GPUs the one that torchrun gave this process;
+    "auto" is a GPU where there is one. Raises ValueError for "cuda" without any."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("device: expected a CUDA device for 'cuda', found none")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -92,7 +92,9 @@ def test_trainer_checkpoint_carries_its_configuration(
     assert_equal(load_checkpoint(path), trained)
 
 
-@pytest.mark.parametrize("name", ["encodec_48khz", "stereo_48khz", "nano_24khz"])
+@pytest.mark.parametrize(
+    "name", ["encodec_48khz", "stereo_48khz", "stereo_48khz_large", "nano_24khz"]
+)
 def test_configuration_from_the_shapes(name: str, tmp_path: Path) -> None:
     model = EncodecModel(CONFIGS[name])
     torch.save(model.state_dict(), tmp_path / "weights.pt")

@@ -14,6 +14,7 @@ CODEBOOKS = {
     "encodec_24khz": {1.5: 2, 3: 4, 6: 8, 12: 16, 24: 32},
     "encodec_48khz": {3: 2, 6: 4, 12: 8, 24: 16},
     "stereo_48khz": {3: 2, 6: 4, 12: 8, 24: 16},
+    "stereo_48khz_large": {3: 2, 6: 4, 12: 8, 24: 16},
     "nano_24khz": {1.5: 2, 3: 4, 6: 8, 12: 16},
 }
 
@@ -32,6 +33,7 @@ def test_codebooks_of_every_bandwidth(name: str) -> None:
         ("encodec_24khz", 320, 75, None, None),
         ("encodec_48khz", 320, 150, 48000, 47520),
         ("stereo_48khz", 320, 150, None, None),
+        ("stereo_48khz_large", 320, 150, None, None),
         ("nano_24khz", 320, 75, None, None),
     ],
 )

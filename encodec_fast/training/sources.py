@@ -1,0 +1,247 @@
+"""Where training recordings come from: folders, manifests, tar archives; and what is held out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+_FORMATS = "wav flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 voc"
+SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
+MANIFESTS = (".csv", ".jsonl")
+UNKNOWN = "unknown"  # the kind of recordings that nobody gave one
+HELD_OUT = 16  # one in so many originals is kept for validation
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """One source of recordings.
+
+    path: a folder, searched to any depth for audio files; a manifest (.csv, or .jsonl with one
+    object a line) whose `path` is relative to its folder; or an uncompressed WebDataset archive
+    (.tar). The last part of it may be a pattern (`shard-*.tar`).
+    kind: of the recordings whose manifest or .json gives them none ("speech", "music", ...).
+    where: columns that must equal the value or one of them; exclude: columns that must contain
+    none of the values, in any case of letters; at_least: columns whose number must not be lower.
+    Columns are those of the manifest, or of the .json beside an archive's recording. `kind` is the
+    recording's kind; `seconds` and `peak` spare reading its file to find its length and level.
+    """
+
+    path: str
+    kind: str | None = None
+    where: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    exclude: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    at_least: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path: expected a folder, a manifest or an archive, found ''")
+        for name, filters in (("where", self.where), ("exclude", self.exclude)):
+            for column, values in filters.items():
+                if not values or not all(_values(values)):
+                    raise ValueError(f"{name}.{column}: expected values, found {values!r}")
+
+
+class Recording(NamedTuple):
+    """One recording: a file, or `size` bytes of an archive from byte `start` on.
+
+    seconds and peak (largest absolute sample, full scale 1) are None where nothing states them.
+    """
+
+    name: str
+    path: str
+    kind: str
+    start: int | None = None
+    size: int = 0
+    seconds: float | None = None
+    peak: float | None = None
+
+
+class _Row(NamedTuple):
+    """What a source lists: a file or a part of one, and the columns beside it."""
+
+    path: str
+    columns: dict[str, Any]
+    start: int | None = None
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path if self.start is None else f"{self.path}:{self.columns['path']}"
+
+
+def find_recordings(source: SourceSettings) -> list[Recording]:
+    """The recordings of a source, in an order that only depends on their names.
+
+    Files are not opened: whether they are audio is seen when they are read. Raises ValueError for a
+    source without recordings, a manifest or archive that cannot be read as one, and a filter whose
+    column none of its rows has; OSError where it does not exist.
+    """
+    rows = [row for path in _expand(Path(source.path)) for row in _list(path)]
+    if not rows:
+        raise ValueError(f"{source.path}: expected recordings, found none")
+    chosen = [_recording(row, source) for row in _filter(rows, source)]
+    if not chosen:
+        raise ValueError(f"{source.path}: the filters leave none of {len(rows)} recordings")
+    return chosen
+
+
+def held_out(names: Sequence[str]) -> list[bool]:
+    """Which recordings are for validation: every 16th original, with all that was cut from it
+    (file names that differ in a number of up to four digits at the end). Of fewer originals it is
+    the last; a single one is never held out."""
+    originals = [_original(PurePosixPath(name.replace("\\", "/")).stem) for name in names]
+    order = {name: place for place, name in enumerate(dict.fromkeys(originals))}
+    if len(order) == 1:
+        return [False] * len(names)
+    chosen = min(HELD_OUT // 2, len(order) - 1)
+    return [order[name] % HELD_OUT == chosen for name in originals]
+
+
+def _original(stem: str) -> str:
+    # Longer numbers are identifiers of recordings of their own.
+    return re.sub(r"(?<!\d)_?\d{1,4}$", "", stem) or stem
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.exists():
+        return [path]
+    found = sorted(path.parent.glob(path.name)) if re.search(r"[*?\[]", path.name) else []
+    if not found:
+        raise FileNotFoundError(f"{path}: expected a folder, a manifest or an archive, found none")
+    return found
+
+
+def _list(path: Path) -> Iterator[_Row]:
+    if path.is_dir():
+        # Names that begin with a dot are other programs' notes, not recordings.
+        files = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES)
+        return (_Row(str(file), {}) for file in files if file.is_file())
+    suffix = path.suffix.lower()
+    if suffix in MANIFESTS:
+        return _manifest(path)
+    if suffix == ".tar":
+        return _archive(path)
+    if suffix in SUFFIXES:
+        return iter([_Row(str(path), {})])
+    raise ValueError(f"{path}: expected a folder, .csv, .jsonl, .tar or an audio file")
+
+
+def _manifest(path: Path) -> Iterator[_Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+            for number, columns in read(lines):
+                if not isinstance(columns.get("path"), str) or not columns["path"]:
+                    raise ValueError(
+                        f"line {number}: expected a column 'path', found {', '.join(columns)}"
+                    )
+                yield _Row(str(path.parent / columns["path"]), columns)
+    except (ValueError, csv.Error) as error:  # also what is no UTF-8
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _csv_rows(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines)
+    for columns in reader:
+        if None in columns:
+            raise ValueError(f"line {reader.line_num}: expected {len(columns) - 1} columns")
+        yield reader.line_num, columns
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            columns = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number}: expected a JSON object ({error})") from None
+        if not isinstance(columns, dict):
+            raise ValueError(f"line {number}: expected a JSON object, found {line.strip()[:40]!r}")
+        yield number, columns
+
+
+def _archive(path: Path) -> Iterator[_Row]:
+    """The audio members of a WebDataset archive; a .json of the same key gives their columns."""
+    found: list[tuple[str, tarfile.TarInfo]] = []
+    columns: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                place = PurePosixPath(member.name)
+                key = str(place.parent / place.name.partition(".")[0])
+                if not member.isreg() or member.issparse():
+                    continue
+                if place.suffix.lower() in SUFFIXES:
+                    found.append((key, member))
+                elif place.suffix.lower() == ".json":
+                    columns[key] = _member_columns(archive, member)
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: expected an uncompressed tar archive: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    for key, member in found:
+        row = {**columns.get(key, {}), "path": member.name}
+        yield _Row(str(path), row, member.offset_data, member.size)
+
+
+def _member_columns(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    stream = archive.extractfile(member)
+    assert stream is not None  # a regular file
+    try:
+        columns = json.load(stream)
+    except ValueError as error:
+        raise ValueError(f"{member.name}: expected JSON ({error})") from None
+    return columns if isinstance(columns, dict) else {}
+
+
+def _filter(rows: list[_Row], source: SourceSettings) -> Iterator[_Row]:
+    known = dict.fromkeys(name for row in rows for name in row.columns)
+    for column in (*source.where, *source.exclude, *source.at_least):
+        if column not in known:
+            found = ", ".join(known) or "none"
+            raise ValueError(f"{source.path}: no column {column!r} to filter by, found {found}")
+    for row in rows:
+        if (
+            all(_text(row, name) in _values(values) for name, values in source.where.items())
+            and not any(
+                value.casefold() in _text(row, name).casefold()
+                for name, values in source.exclude.items()
+                for value in _values(values)
+            )
+            and all((_number(row, name) or 0) >= least for name, least in source.at_least.items())
+        ):
+            yield row
+
+
+def _values(values: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else values
+
+
+def _text(row: _Row, column: str) -> str:
+    value = row.columns.get(column)
+    return "" if value is None else str(value)
+
+
+def _recording(row: _Row, source: SourceSettings) -> Recording:
+    kind = str(row.columns.get("kind") or source.kind or UNKNOWN)
+    seconds, peak = _number(row, "seconds"), _number(row, "peak")
+    return Recording(row.name, row.path, kind, row.start, row.size, seconds, peak)
+
+
+def _number(row: _Row, column: str) -> float | None:
+    value = row.columns.get(column)
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{row.name}: column {column!r}: expected a number, found {value!r}"
+        ) from None

@@ -1,0 +1,63 @@
+"""From a configuration to a finished run: processes, threads, the trainer, the model's file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from encodec_fast.models.collective import rank
+from encodec_fast.models.export import export_model
+from encodec_fast.store import SUFFIX
+from encodec_fast.training.codec_settings import CodecSettings
+from encodec_fast.training.codec_trainer import CodecTrainer
+from encodec_fast.training.configuration import load_settings, read_task
+
+
+def train(config: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Train what `config`, a YAML file or the name of one of ours, describes; returns the model.
+
+    overrides: `key=value` that replace the file's settings. Under torchrun all processes train one
+    model. Raises ValueError for wrong settings and unusable data, OSError for what cannot be read
+    or written.
+    """
+    if read_task(config) == "codec":
+        return train_codec(load_settings(CodecSettings, config, overrides))
+    from encodec_fast.training.lm_trainer import LmSettings, train_lm
+
+    return train_lm(load_settings(LmSettings, config, overrides))
+
+
+def train_codec(settings: CodecSettings) -> Path:
+    """Train a codec; returns its program in the run's folder, with the averaged weights in
+    float16."""
+    with processes(settings.threads):
+        trainer = CodecTrainer(settings)
+        trainer.run()
+        target = trainer.out / (trainer.config.name + SUFFIX)
+        if rank() == 0:
+            export_model(trainer.averaged_model(), target, "float16")
+            print(f"the model: {target}", flush=True)
+        return target
+
+
+@contextmanager
+def processes(threads: int) -> Iterator[None]:
+    """This process's threads and, under torchrun, its place among the others."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
