@@ -59,7 +59,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from encodec_fast.evaluation.evaluate import evaluate  # only here: start-up time
+    from encodec_fast.evaluation.run import evaluate  # only here: start-up time
     from encodec_fast.evaluation.table import as_markdown
 
     page = None

@@ -6,6 +6,7 @@ Each gives None where it cannot judge a recording (no speech in it, too short).
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import tempfile
@@ -93,10 +94,13 @@ class Visqol:
     program: Path
     model: Path | None = None
 
-    def __post_init__(self) -> None:
-        for name, path in (("visqol", self.program), ("visqol model", self.model)):
-            if path is not None and not path.is_file():
-                raise FileNotFoundError(f"{name}: no file at {path}")
+    @staticmethod
+    def at(program: str | os.PathLike[str], model: str | os.PathLike[str] | None) -> Visqol:
+        """What lies at these paths. Raises FileNotFoundError where there is no such file."""
+        for name, path in (("visqol", program), ("visqol model", model)):
+            if path is not None and not Path(path).is_file():
+                raise FileNotFoundError(f"{name}: no file at {os.fspath(path)}")
+        return Visqol(Path(program).absolute(), None if model is None else Path(model).absolute())
 
     def mos(self, x: Audio, y: Audio, sample_rate: int) -> float | None:
         """MOS-LQO of y against x, float32 [channels, samples]; 1 to about 4.75, higher is better.

@@ -18,10 +18,9 @@ from encodec_fast.evaluation.listeners import Visqol, pesq_mos, stoi_score
 from encodec_fast.evaluation.metrics import Spectra
 from encodec_fast.evaluation.models import EvaluatedModel
 from encodec_fast.evaluation.recordings import Recording, Setting, read_recording
-from encodec_fast.evaluation.report import Figure, System
+from encodec_fast.evaluation.report import QUALITIES, SPEECH, Figure, System
 from encodec_fast.payloads import PayloadCoder, payload_coder
 
-SPEECH = "speech"
 EXCERPT_SECONDS = 4.0
 _SCALE_BITS = 32  # of a segment's level, in models that normalise
 
@@ -40,6 +39,11 @@ class Work:
     def settings(self) -> list[Setting]:
         """The models' settings, each once."""
         return list(dict.fromkeys(model.setting for model in self.models))
+
+    def measures(self) -> tuple[str, ...]:
+        """Those of report.QUALITIES that are tried."""
+        left_out = {"pesq": not self.pesq, "stoi": not self.stoi, "visqol": self.visqol is None}
+        return tuple(name for name in QUALITIES if not left_out.get(name, False))
 
     def systems(self) -> list[System]:
         """All models per bandwidth, and per setting its anchors."""

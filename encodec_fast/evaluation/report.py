@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from encodec_fast.evaluation.recordings import Setting
 
 SCHEMA = 1
+SPEECH = "speech"
 ALL = "all"  # stands for every kind
 # Means over recordings; costs are weighted by their length instead.
 QUALITIES = (
@@ -24,6 +25,7 @@ QUALITIES = (
     "stoi",
     "visqol",
 )
+OF_SPEECH = ("pesq", "stoi")
 BITRATES = ("kbps", "kbps_static", "kbps_lm")
 SPEEDS = ("encode_speed", "decode_speed")
 
@@ -85,7 +87,7 @@ class Figure:
 class Summary:
     """A system on all recordings of a kind. `values`: the mean of each field of Figure that was
     measured (of qualities over recordings, of bitrates over time, speeds of all time together);
-    `failed`: how many recordings a measure could not judge, where it judged others."""
+    `failed`: how many recordings a measure could not judge."""
 
     system: str
     kind: str
@@ -114,10 +116,12 @@ class Skipped(NamedTuple):
 
 @dataclass
 class Report:
-    """An evaluation. notes: lines about what was left out and with what it was done."""
+    """An evaluation. measures: those of QUALITIES that were tried; notes: lines about what was left
+    out and with what it was done."""
 
     about: dict[str, Any]
     systems: list[System]
+    measures: tuple[str, ...]
     figures: list[Figure] = field(default_factory=list)
     codebooks: dict[str, list[Codebook]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
@@ -135,7 +139,7 @@ class Report:
             for kind in {figure.kind, ALL}:
                 grouped.setdefault((figure.system, kind), []).append(figure)
         return [
-            summarise(system.label, kind, grouped[system.label, kind])
+            summarise(system.label, kind, grouped[system.label, kind], self.measures)
             for kind in self.kinds()
             for system in self.systems
             if (system.label, kind) in grouped
@@ -146,6 +150,7 @@ class Report:
         content = {
             "schema": SCHEMA,
             **self.about,
+            "measures": self.measures,
             "notes": self.notes,
             "systems": [
                 {
@@ -168,12 +173,12 @@ class Report:
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def summarise(system: str, kind: str, figures: Sequence[Figure]) -> Summary:
-    """The means of figures of one system."""
+def summarise(
+    system: str, kind: str, figures: Sequence[Figure], measures: Sequence[str] = QUALITIES
+) -> Summary:
+    """The means of figures of one system, and how many recordings `measures` could not judge."""
     values: dict[str, float] = {}
     failed: dict[str, int] = {}
-    names = {entry.name for entry in fields(Figure)}
-    assert names.issuperset({*QUALITIES, *BITRATES, *SPEEDS})
     for name in (*QUALITIES, *BITRATES, *SPEEDS):
         found = [(getattr(figure, name), figure.seconds) for figure in figures]
         known = [(value, seconds) for value, seconds in found if value is not None]
@@ -186,10 +191,13 @@ def summarise(system: str, kind: str, figures: Sequence[Figure]) -> Summary:
             values[name] = total / sum(seconds / value for value, seconds in known)
         else:
             values[name] = sum(value for value, _ in known) / len(known)
-    speech = [figure for figure in figures if figure.kind == "speech"]
-    for name, judged in (("pesq", speech), ("stoi", speech), ("visqol", figures)):
-        missing = sum(getattr(figure, name) is None for figure in judged)
-        if missing and name in values:
+    for name in measures:
+        missing = sum(
+            getattr(figure, name) is None
+            for figure in figures
+            if figure.kind == SPEECH or name not in OF_SPEECH
+        )
+        if missing:
             failed[name] = missing
     seconds = sum(figure.seconds for figure in figures)
     return Summary(system, kind, len(figures), seconds, values, failed)

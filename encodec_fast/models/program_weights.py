@@ -24,8 +24,8 @@ Layer = Conv1d | ConvTranspose1d | nn.LSTM
 def load_program(path: str | Path, config: ModelConfig | None = None) -> EncodecModel:
     """The model of a program file, float32, in eval mode; `config` defaults to the one of its name.
 
-    Weights are what the file holds (rounded, where it is float16 or bfloat16). The codebooks' moving
-    averages are not in it: every code starts with a use of 1. Raises FileNotFoundError, and
+    Weights are what the file holds (rounded, where it is float16 or bfloat16). The codebooks'
+    moving averages are not in it: every code starts with a use of 1. Raises FileNotFoundError, and
     ValueError for files that are no program, or not of that configuration.
     """
     source = Path(path)
@@ -84,7 +84,7 @@ def _operations(layers: list[Layer]) -> list[tuple[Layer, int]]:
 def set_weight(conv: nn.Conv1d | nn.ConvTranspose1d, weight: Tensor) -> None:
     """Make `weight`, of the shape that it has, the convolution's, with or without weight norm."""
     if is_parametrized(conv, "weight"):
-        conv.weight = weight  # type: ignore[assignment]  # the parametrisation takes it apart
+        conv.weight = weight  # the parametrisation takes it apart
     else:
         conv.weight.copy_(weight)
 

@@ -3,6 +3,8 @@
 The search and the decoding follow the released models' order of float32 operations. The training
 forward differs from theirs where theirs does not work: k-means initialisation keeps the codewords'
 norms, unused codes are revived for good, and every codebook's commitment loss reaches the encoder.
+In a distributed run the codebooks learn from the vectors of all ranks and stay equal on all, as if
+one process had all ranks' batches, rank 0's first. All is computed in float32, also under autocast.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encodec_fast.models.collective import from_rank_zero, joined_rows, sum_ranks
 from encodec_fast.models.config import ModelConfig
 
 
@@ -29,39 +32,50 @@ class Quantized(NamedTuple):
 
 
 def kmeans(samples: Tensor, count: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """Cluster samples [M, D] into `count` means [count, D] and their sizes [count], float32.
+    """Cluster the samples [M, D] of all ranks into `count` means [count, D] and their sizes
+    [count], float32.
 
     Starts from a random choice of samples (with repetition when there are fewer than `count`); a
     cluster that becomes empty keeps its mean. The sizes are those of the returned means' clusters.
     """
-    total = samples.shape[0]
+    total = int(sum_ranks(torch.tensor(samples.shape[0], device=samples.device)))
     if total >= count:
         chosen = torch.randperm(total, device=samples.device)[:count]
     else:
         chosen = torch.randint(total, (count,), device=samples.device)
-    means = samples[chosen].clone()
+    means = joined_rows(samples, from_rank_zero(chosen))
     for _ in range(iterations):
         sizes, sums = _cluster_sums(samples, nearest(samples, means), count)
-        means = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], means)
+        quotients = (sums / sizes.clamp(min=1)[:, None]).to(means.dtype)
+        means = torch.where(sizes[:, None] > 0, quotients, means)
     sizes, _ = _cluster_sums(samples, nearest(samples, means), count)
-    return means, sizes
+    return means, sizes.to(means.dtype)
 
 
 def nearest(samples: Tensor, embed: Tensor) -> Tensor:
-    """Index int64 [M] of the entry of `embed` [N, D] closest to each sample [M, D].
+    """Index int64 [M] of the entry of `embed` [N, D] closest to each sample [M, D], both float32.
 
     The distance is evaluated in float32 as (|r|^2 - 2 r.e) + |e|^2; ties go to the lowest index.
     """
     entries = embed.t()
-    distance = samples.pow(2).sum(1, keepdim=True) - 2 * samples @ entries
-    return (distance + entries.pow(2).sum(0, keepdim=True)).argmin(dim=-1)
+    with torch.autocast(samples.device.type, enabled=False):
+        distance = samples.pow(2).sum(1, keepdim=True) - 2 * samples @ entries
+        return (distance + entries.pow(2).sum(0, keepdim=True)).argmin(dim=-1)
 
 
 def _cluster_sums(samples: Tensor, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Sizes float32 [count] and sums float32 [count, D] of the samples of each code."""
-    sizes = torch.bincount(codes, minlength=count).to(samples.dtype)
-    sums = torch.zeros(count, samples.shape[1], dtype=samples.dtype, device=samples.device)
-    return sizes, sums.index_add_(0, codes, samples)
+    """Sizes float64 [count] and sums float64 [count, D] of the samples of each code, of all ranks.
+
+    In float64 so that, once rounded to float32, they do not depend on how the samples are divided
+    among ranks.
+    """
+    dimension = samples.shape[1]
+    both = torch.zeros(count * (1 + dimension), dtype=torch.float64, device=samples.device)
+    sizes, sums = both[:count], both[count:].view(count, dimension)
+    sizes.copy_(torch.bincount(codes, minlength=count))
+    sums.index_add_(0, codes, samples.double())
+    sum_ranks(both)
+    return sizes, sums
 
 
 class Codebook(nn.Module):
@@ -114,21 +128,23 @@ class Codebook(nn.Module):
         """
         size = self.embed.shape[0]
         sizes, sums = _cluster_sums(x, codes, size)
-        self.cluster_size.lerp_(sizes, 1 - self.decay)
-        self.embed_avg.lerp_(sums, 1 - self.decay)
+        self.cluster_size.lerp_(sizes.float(), 1 - self.decay)
+        self.embed_avg.lerp_(sums.float(), 1 - self.decay)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + 1e-5) / (total + size * 1e-5) * total
         self.embed.copy_(self.embed_avg / smoothed[:, None])
-        self._revive_dead(x)
+        self._revive_dead(x, sizes.sum())
 
-    def _revive_dead(self, x: Tensor) -> None:
-        """Give dead codes a random vector of the batch, in the averages too: otherwise the next
-        update would undo it. They start at the mean use, so they live long enough to be found."""
+    def _revive_dead(self, x: Tensor, total: Tensor) -> None:
+        """Give dead codes a random one of all ranks' `total` vectors, in the averages too: else the
+        next update would undo it. They start at the mean use, so they live long enough to be found.
+        """
         mean = self.cluster_size.mean()
         dead = torch.nonzero(self.cluster_size < self.dead_share * mean)[:, 0]
         if dead.numel() == 0:
             return
-        chosen = x[torch.randint(x.shape[0], (dead.numel(),), device=x.device)]
+        drawn = torch.randint(int(total), (dead.numel(),), device=x.device)
+        chosen = joined_rows(x, from_rank_zero(drawn))
         self.embed[dead] = chosen
         self.embed_avg[dead] = chosen * mean
         self.cluster_size[dead] = mean
@@ -171,7 +187,7 @@ class ResidualVectorQuantizer(nn.Module):
     def encode(self, z: Tensor, n_q: int) -> Tensor:
         """Latents float32 [B, D, F] to codes int64 [n_q, B, F]."""
         batch, dimension, frames = z.shape
-        residual = z.transpose(1, 2).reshape(-1, dimension)
+        residual = z.float().transpose(1, 2).reshape(-1, dimension)
         codes = []
         for index in range(n_q):
             codebook = self.codebook(index)
@@ -186,14 +202,16 @@ class ResidualVectorQuantizer(nn.Module):
             total = total + F.embedding(layer_codes, self.codebook(index).embed)
         return total.transpose(1, 2)
 
-    def forward(self, z: Tensor, n_q: int) -> Quantized:
+    def forward(self, z: Tensor, n_q: int, reference_gradients: bool = False) -> Quantized:
         """Training forward of latents z [B, D, F] with the first `n_q` codebooks.
 
         Codewords are detached before they are subtracted, so each commitment loss has its gradient
-        with respect to z; one straight-through estimator spans the sum.
+        with respect to z; one straight-through estimator spans the sum. `reference_gradients` does
+        as the released code (spec 2.7): only the first codebook's commitment has a gradient. In a
+        distributed run all ranks call this alike.
         """
         batch, dimension, frames = z.shape
-        flat = z.transpose(1, 2).reshape(-1, dimension)
+        flat = z.float().transpose(1, 2).reshape(-1, dimension)
         residual, total = flat, torch.zeros_like(flat)
         codes, losses = [], []
         for index in range(n_q):
@@ -202,6 +220,8 @@ class ResidualVectorQuantizer(nn.Module):
             codes.append(layer_codes)
             total = total + quantized
             residual = residual - quantized
+            if reference_gradients:
+                residual = residual.detach()
         through = flat + (total - flat).detach()
         return Quantized(
             through.reshape(batch, frames, dimension).transpose(1, 2),

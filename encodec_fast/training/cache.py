@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from encodec_fast.training.reading import Crop, opened_source
 from encodec_fast.training.sources import Recording
 
 _FULL_SCALE = 32767
+_DISK = (errno.ENOSPC, errno.EDQUOT)  # full: the fault of no recording
 
 
 class Entry(NamedTuple):
@@ -30,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class RecordingCache:
-    """The recordings in `folder` at one sample rate and with some channels, made where they are not.
+    """The recordings in `folder` at one sample rate and with some channels, made if missing.
 
     The file's name is a hash of the recordings (names, sizes and times of change), so other
     recordings get another file. Samples are int16 [frames, channels], clipped at full scale.
@@ -54,8 +57,8 @@ class RecordingCache:
         self._samples: NDArray[np.int16] | None = None
 
     def _build(self, recordings: Sequence[Recording], index: Path) -> None:
-        # Processes that start together each write files of their own; the last one's stays.
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        # Processes that start together each write a file of their own; the last one stays.
+        partial = self.path.with_suffix(f".{uuid.uuid4().hex}.partial")
         try:
             with partial.open("wb") as target:
                 entries: list[Entry] = []
@@ -66,6 +69,11 @@ class RecordingCache:
                     target.truncate(start * self.channels * 2)
                     target.seek(0, os.SEEK_END)
                     entries.append(entry)
+            if all(entry.reason for entry in entries):  # nothing to keep: the next run tries again
+                raise ValueError(
+                    f"cache: expected a usable recording, found none in {len(entries)} "
+                    f"(the last: {recordings[-1].name}: {entries[-1].reason})"
+                )
             listed = partial.with_suffix(".json")
             listed.write_text(json.dumps(entries), encoding="utf-8")
             listed.replace(index)
@@ -88,7 +96,7 @@ class RecordingCache:
                     frames += len(clipped)
                     write(np.ascontiguousarray(np.rint(clipped * _FULL_SCALE).astype(np.int16)))
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno == 28:  # disk full: not the recording's
+            if isinstance(error, OSError) and error.errno in _DISK:
                 raise
             return Entry(start, 0, 0.0, str(error))
         if not peak > 0:

@@ -283,7 +283,9 @@ class CodecTrainer(Run):
                 mark = now
                 if monitor is not None and progress is not None:
                     self._tell(monitor, progress, report)
-                self._look(monitor)
+                    best = self._validate(monitor, progress)
+                    if best or self.step % self.settings.save_steps == 0:
+                        self.save(best)
 
     def _tell(self, monitor: Monitor, progress: ProgressLine, report: StepReport) -> None:
         rate = {"lr": self._learning_rate()}
@@ -293,16 +295,14 @@ class CodecTrainer(Run):
             losses = {f"loss/{name}": loss for name, loss in report.losses.items()}
             monitor.scalars(self.step, losses | shares | rate)
 
-    def _look(self, monitor: Monitor | None) -> None:
-        """Validation and checkpoints, where they are due; by the first rank alone."""
-        if monitor is None:
-            return
+    def _validate(self, monitor: Monitor, progress: ProgressLine) -> bool:
+        """Where it is due, judges the averaged weights; whether they are the best so far."""
         steps = self.settings.validation.steps
-        best = False
-        if steps and (self.step % steps == 0 or self.progress() >= 1):
-            averaged = self.average.model(self.model)
-            figures = self.validation.run(averaged, monitor, self.step)
-            best = figures["valid/mel"] < self.best
-            self.best = min(self.best, figures["valid/mel"])
-        if best or self.step % self.settings.save_steps == 0:
-            self.save(best)
+        if not steps or (self.step % steps and self.progress() < 1):
+            return False
+        figures = self.validation.run(self.average.model(self.model), monitor, self.step)
+        shown = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        progress.note(f"step {self.step} {shown}")
+        best = figures["valid/mel"] < self.best
+        self.best = min(self.best, figures["valid/mel"])
+        return best

@@ -41,19 +41,20 @@ class Corpus:
         held = held_out([recording.name for recording in self._recordings])
         self.skipped: Skipped = []
         found: dict[str, list[tuple[int, float]]] = {}
-        number = 0
+        number = -1
         for source, part in zip(sources, listed, strict=True):
-            before = len(self.skipped)
-            for number, recording in enumerate(part, number):
+            usable = False
+            for recording in part:
+                number += 1
                 try:
-                    seconds = self._seconds(number)
+                    seconds = self._seconds(number, usable)
+                    usable = True
                 except (OSError, ValueError) as error:
                     self.skipped.append((recording.name, str(error)))
                     continue
                 if not (hold_out and held[number]):
                     found.setdefault(recording.kind, []).append((number, seconds))
-            number += 1
-            if len(self.skipped) - before == len(part):
+            if not usable:
                 name, reason = self.skipped[-1]
                 raise ValueError(
                     f"{source.path}: expected a usable recording, found none in {len(part)} "
@@ -65,11 +66,12 @@ class Corpus:
         self._numbers = {kind: [number for number, _ in part] for kind, part in found.items()}
         self._ends = {kind: np.cumsum([s for _, s in part]) for kind, part in found.items()}
 
-    def _seconds(self, number: int) -> float:
-        """The length of a recording. Raises OSError or ValueError for one that is not usable."""
+    def _seconds(self, number: int, trusted: bool) -> float:
+        """The length of a recording (see `seconds_of`). Raises OSError or ValueError for one that
+        is not usable."""
         sample_rate, _, samples = self._format
         if self._cache is None:
-            seconds = seconds_of(self._recordings[number])
+            seconds = seconds_of(self._recordings[number], trusted)
         else:
             entry = self._cache.entries[number]
             if entry.reason:

@@ -6,7 +6,6 @@ import csv
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,67 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from encodec_fast.training.corpus import Corpus, Skipped, validation_recordings
-from encodec_fast.training.mixing import (
-    MixingStrategy,
-    ReverbSettings,
-    make_impulse_response,
-    mix,
-    reverberate,
-)
+from encodec_fast.training.corpus import Skipped, validation_recordings
+from encodec_fast.training.data_settings import DataSettings
+from encodec_fast.training.items import Items
 from encodec_fast.training.reading import Crop, Float32, read_crop
-from encodec_fast.training.sources import Recording, SourceSettings
+from encodec_fast.training.sources import Recording
 
-_TRIES = 64  # draws without a usable crop before an item is given up
-_GAIN_TRIES = 32  # gains before an item whose sum clips is drawn anew
+__all__ = ["Batch", "DataSettings", "open_batches", "validation_clips"]
 
-
-@dataclass(frozen=True)
-class DataSettings:
-    """What a run trains on (paper 4.1 and A.1 for the mixing, levels and reverberation).
-
-    train: the sources. valid: those for validation; where there are none, one in 16 originals of
-    `train` is held out for it. mixing: the strategies, whose probabilities add up to 1.
-    kind_weights: how often each kind is drawn where a strategy leaves several (missing: never);
-    without weights it is in proportion to the seconds of each kind to the power
-    1 / kind_temperature: 1 by size, large values all kinds alike.
-    normalise: bring each recording to a peak of full scale before the gain. gain_db: the range
-    of the gain of each recording. quietest: crops below this root mean square are drawn anew.
-    cache: a folder where all recordings are decoded once, for crops at next to no cost; None reads
-    the files. workers: processes that make batches ahead; 0 makes them in this one.
-    """
-
-    train: tuple[SourceSettings, ...]
-    valid: tuple[SourceSettings, ...] = ()
-    mixing: tuple[MixingStrategy, ...] = (MixingStrategy(),)
-    kind_weights: dict[str, float] = field(default_factory=dict)
-    kind_temperature: float = 1.0
-    normalise: bool = True
-    gain_db: tuple[float, ...] = (-10.0, 6.0)
-    quietest: float = 2e-3
-    reverb: ReverbSettings = ReverbSettings()
-    cache: str | None = None
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.train:
-            raise ValueError("train: expected at least one source, found none")
-        total = sum(strategy.probability for strategy in self.mixing)
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"mixing: expected probabilities that add up to 1, found {total:g}")
-        for kind, weight in self.kind_weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"kind_weights.{kind}: expected at least 0, found {weight}")
-        if not self.kind_temperature > 0:
-            raise ValueError(f"kind_temperature: expected above 0, found {self.kind_temperature}")
-        if self.kind_weights and self.kind_temperature != 1:
-            raise ValueError("kind_temperature: expected 1 beside kind_weights, which replace it")
-        if len(self.gain_db) != 2 or not -60 <= self.gain_db[0] <= self.gain_db[1] <= 60:
-            raise ValueError(f"gain_db: expected two rising from -60 to 60, found {self.gain_db}")
-        if not 0 <= self.quietest < 1:
-            raise ValueError(f"quietest: expected 0 to below 1, found {self.quietest}")
-        if not 0 <= self.workers <= 256:
-            raise ValueError(f"workers: expected 0 to 256, found {self.workers}")
+_PLACES = 8  # of a validation recording where a crop may be silent before it is left out
 
 
 class Batch(NamedTuple):
@@ -90,101 +37,6 @@ class Batch(NamedTuple):
     kinds: list[str]
     sources: list[str]
     skipped: Skipped
-
-
-class Item(NamedTuple):
-    """One training item: wave float32 [C, T], and what a Batch says about it."""
-
-    wave: Float32
-    kind: str
-    source: str
-    skipped: Skipped
-
-
-class Items:
-    """Training items by number: item n of a seed is the same in every process."""
-
-    def __init__(
-        self, settings: DataSettings, sample_rate: int, channels: int, samples: int, seed: int
-    ) -> None:
-        self._settings, self._seed = settings, seed
-        self._sample_rate, self._channels = sample_rate, channels
-        self.corpus = Corpus(
-            settings.train, sample_rate, channels, samples, settings.cache, not settings.valid
-        )
-        self._weights = self._kind_weights()
-        self._chances = [self._chances_of(strategy) for strategy in settings.mixing]
-        self._rooms: Corpus | None = None
-
-    def _kind_weights(self) -> dict[str, float]:
-        """How often each kind is drawn, relative to the others."""
-        settings, seconds = self._settings, self.corpus.seconds
-        if not settings.kind_weights:
-            return {kind: s ** (1 / settings.kind_temperature) for kind, s in seconds.items()}
-        for kind in settings.kind_weights:
-            if kind not in seconds:
-                raise ValueError(f"kind_weights: expected {', '.join(seconds)}, found {kind!r}")
-        return {kind: settings.kind_weights.get(kind, 0.0) for kind in seconds}
-
-    def _chances_of(self, strategy: MixingStrategy) -> tuple[list[str], NDArray[np.float64]]:
-        """The kinds that a strategy draws from, and how likely each is."""
-        for kind in strategy.kinds:
-            if kind not in self._weights:
-                known = ", ".join(self._weights)
-                raise ValueError(f"mixing: expected kinds of {known}, found {kind!r}")
-        kinds = [kind for kind in self._weights if not strategy.kinds or kind in strategy.kinds]
-        weights = np.array([self._weights[kind] for kind in kinds])
-        if not weights.sum() > 0:
-            raise ValueError(f"kind_weights: expected one above 0 among {', '.join(kinds)}")
-        return kinds, weights / weights.sum()
-
-    def __getitem__(self, number: int) -> Item:
-        """Raises ValueError where many draws find nothing usable."""
-        random = np.random.default_rng([self._seed, number])
-        skipped: Skipped = []
-        for _ in range(_TRIES):
-            item = self._draw(random, skipped)
-            if item is not None:
-                return item
-        last = f" (the last: {': '.join(skipped[-1])})" if skipped else ""
-        raise ValueError(f"data: found nothing usable in {_TRIES} draws{last}")
-
-    def _draw(self, random: np.random.Generator, skipped: Skipped) -> Item | None:
-        """One item, or None where one of its recordings or their sum is not usable."""
-        settings = self._settings
-        probabilities = [strategy.probability for strategy in settings.mixing]
-        choice = int(random.choice(len(probabilities), p=np.array(probabilities)))
-        kinds, chances = self._chances[choice]
-        drawn = [
-            kinds[int(random.choice(len(kinds), p=chances))]
-            for _ in range(settings.mixing[choice].sources)
-        ]
-        waves, sources = [], []
-        for kind in drawn:
-            number, place = self.corpus.draw(kind, random), float(random.random())
-            try:
-                crop = self.corpus.read_crop(number, place)
-            except (OSError, ValueError) as error:
-                skipped.append((self.corpus.name(number), str(error)))
-                return None
-            wave = crop.wave / np.float32(crop.peak) if settings.normalise else crop.wave
-            if float(np.square(wave).mean()) < settings.quietest**2:
-                return None
-            waves.append(wave)
-            sources.append(f"{self.corpus.name(number)}@{crop.second:.3f}")
-        dry = len(drawn) == 1 and drawn[0] in settings.reverb.dry_kinds
-        if random.random() < settings.reverb.probability and not dry:
-            response = self._room(random)
-            waves = [reverberate(wave, response) for wave in waves]
-        total = mix(waves, settings.gain_db, _GAIN_TRIES, random)
-        if total is None:
-            return None
-        return Item(total, "+".join(sorted(drawn)), " + ".join(sources), skipped)
-
-    def _room(self, random: np.random.Generator) -> Float32:
-        return make_impulse_response(
-            self._settings.reverb, self._sample_rate, self._channels, random
-        )
 
 
 class _Batches(Dataset[Batch]):
@@ -291,7 +143,7 @@ def _audible_crop(
     quietest: float,
     random: np.random.Generator,
 ) -> Crop | None:
-    for _ in range(_TRIES // 8):
+    for _ in range(_PLACES):
         try:
             crop = read_crop(recording, sample_rate, channels, samples, float(random.random()))
         except (OSError, ValueError):

@@ -55,7 +55,7 @@ class Generator(nn.Module):
         if n_q is None:
             return Decoded(self._decode(z, x, scale), zero, zero.new_zeros(0).long(), zero)
         quantizer = self.model.quantizer
-        latents, codes, commitment = quantizer(z, n_q)  # TODO reference gradients
+        latents, codes, commitment = quantizer(z, n_q, self._reference_gradients)
         distilled = zero
         if self.distillation is not None:
             count = self.distillation.settings.codebooks

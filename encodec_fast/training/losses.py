@@ -108,10 +108,7 @@ class MelLoss(nn.Module):
         padded = F.pad(F.pad(x.flatten(0, 1), (side, side), mode="reflect"), (0, tail))
         window = self.get_buffer(f"window{size}")
         found = torch.stft(padded, size, hop, window=window, center=False, return_complex=True)
-        if self.power == 1:
-            magnitude = found.abs()
-        else:
-            magnitude = found.real.pow(2) + found.imag.pow(2)
+        magnitude = found.abs() if self.power == 1 else found.real.pow(2) + found.imag.pow(2)
         return magnitude.transpose(1, 2) @ self.get_buffer(f"filters{size}")
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

@@ -86,12 +86,16 @@ def _opened(recording: Recording) -> Iterator[Any]:
             yield sound
 
 
-def seconds_of(recording: Recording) -> float:
-    """The length that the manifest or else the header of the file states.
+def seconds_of(recording: Recording, trusted: bool) -> float:
+    """The length of a recording: that of its manifest where it is `trusted` and states one, which
+    spares opening a file, else that of the file's header.
 
-    Raises OSError or ValueError for a file that is no audio, empty, or of unknown length.
+    Raises OSError or ValueError for a file that is missing or empty, no audio, or of no known
+    length.
     """
-    if recording.seconds is not None:
+    if trusted and recording.seconds is not None:
+        if Path(recording.path).stat().st_size == 0:
+            raise ValueError("empty")
         return recording.seconds
     with _opened(recording) as sound:
         return float(sound.frames / sound.samplerate)
@@ -128,6 +132,17 @@ def read_crop(
     if not peak > 0:
         raise ValueError("silent")
     return Crop(wave, start / rate, peak)
+
+
+def read_beginning(
+    recording: Recording, sample_rate: int, channels: int, seconds: float
+) -> Float32:
+    """A recording, of a longer one the first `seconds`: float32 [channels, n]. Raises OSError or
+    ValueError for a file that cannot be read or is not finite."""
+    with _opened(recording) as sound:
+        rate: int = sound.samplerate
+        block = _read(sound, 0, min(sound.frames, math.ceil(seconds * rate)))
+    return convert_audio(block, rate, sample_rate, channels)
 
 
 def _read(sound: Any, start: int, frames: int) -> Float32:

@@ -1,4 +1,4 @@
-"""Where training recordings come from: folders, manifests and tar archives, and what is held out."""
+"""Where training recordings come from: folders, manifests, tar archives; and what is held out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .voc".split()
-)
+_FORMATS = "wav flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 voc"
+SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 MANIFESTS = (".csv", ".jsonl")
 UNKNOWN = "unknown"  # the kind of recordings that nobody gave one
 HELD_OUT = 16  # one in so many originals is kept for validation
@@ -27,16 +26,16 @@ class SourceSettings:
     object a line) whose `path` is relative to its folder; or an uncompressed WebDataset archive
     (.tar). The last part of it may be a pattern (`shard-*.tar`).
     kind: of the recordings whose manifest or .json gives them none ("speech", "music", ...).
-    where: columns that must equal one of the values; exclude: columns that must contain none of
-    them, in any case of letters; at_least: columns whose number must not be lower.
+    where: columns that must equal the value or one of them; exclude: columns that must contain
+    none of the values, in any case of letters; at_least: columns whose number must not be lower.
     Columns are those of the manifest, or of the .json beside an archive's recording. `kind` is the
     recording's kind; `seconds` and `peak` spare reading its file to find its length and level.
     """
 
     path: str
     kind: str | None = None
-    where: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    exclude: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    where: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    exclude: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     at_least: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,10 +43,8 @@ class SourceSettings:
             raise ValueError("path: expected a folder, a manifest or an archive, found ''")
         for name, filters in (("where", self.where), ("exclude", self.exclude)):
             for column, values in filters.items():
-                if isinstance(values, str) or not values:
-                    raise ValueError(
-                        f"{name}.{column}: expected a list of values, found {values!r}"
-                    )
+                if not values or not all(_values(values)):
+                    raise ValueError(f"{name}.{column}: expected values, found {values!r}")
 
 
 class Recording(NamedTuple):
@@ -122,7 +119,8 @@ def _expand(path: Path) -> list[Path]:
 
 def _list(path: Path) -> Iterator[_Row]:
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        # Names that begin with a dot are other programs' notes, not recordings.
+        files = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES)
         return (_Row(str(file), {}) for file in files if file.is_file())
     suffix = path.suffix.lower()
     if suffix in MANIFESTS:
@@ -185,7 +183,9 @@ def _archive(path: Path) -> Iterator[_Row]:
                 elif place.suffix.lower() == ".json":
                     columns[key] = _member_columns(archive, member)
     except tarfile.TarError as error:
-        raise ValueError(f"{path}: expected an uncompressed tar archive ({error})") from None
+        raise ValueError(f"{path}: expected an uncompressed tar archive: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     for key, member in found:
         row = {**columns.get(key, {}), "path": member.name}
         yield _Row(str(path), row, member.offset_data, member.size)
@@ -197,7 +197,7 @@ def _member_columns(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[s
     try:
         columns = json.load(stream)
     except ValueError as error:
-        raise ValueError(f"{archive.name}: {member.name}: expected JSON ({error})") from None
+        raise ValueError(f"{member.name}: expected JSON ({error})") from None
     return columns if isinstance(columns, dict) else {}
 
 
@@ -208,17 +208,25 @@ def _filter(rows: list[_Row], source: SourceSettings) -> Iterator[_Row]:
             found = ", ".join(known) or "none"
             raise ValueError(f"{source.path}: no column {column!r} to filter by, found {found}")
     for row in rows:
-        texts = {name: str(row.columns.get(name, "")) for name in known}
         if (
-            all(texts[name] in map(str, values) for name, values in source.where.items())
+            all(_text(row, name) in _values(values) for name, values in source.where.items())
             and not any(
-                str(value).casefold() in texts[name].casefold()
+                value.casefold() in _text(row, name).casefold()
                 for name, values in source.exclude.items()
-                for value in values
+                for value in _values(values)
             )
-            and all((_number(row, name) or 0.0) >= least for name, least in source.at_least.items())
+            and all((_number(row, name) or 0) >= least for name, least in source.at_least.items())
         ):
             yield row
+
+
+def _values(values: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else values
+
+
+def _text(row: _Row, column: str) -> str:
+    value = row.columns.get(column)
+    return "" if value is None else str(value)
 
 
 def _recording(row: _Row, source: SourceSettings) -> Recording:

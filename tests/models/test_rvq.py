@@ -125,6 +125,49 @@ def test_every_commitment_loss_reaches_the_latents(quantizer: ResidualVectorQuan
     torch.testing.assert_close(whole.grad.transpose(1, 2).reshape(-1, 4), expected)
 
 
+def test_reference_gradients_are_those_of_the_released_forward(
+    quantizer: ResidualVectorQuantizer,
+) -> None:
+    """It subtracts each step's straight-through output, so that no later residual has a gradient:
+    the loss of the first codebook is the only one that reaches the latents."""
+    quantizer.eval()
+    z = torch.randn(2, 4, 6, requires_grad=True)
+    ours = quantizer(z, 4, reference_gradients=True)
+    residual, total, losses = z, torch.zeros_like(z), []
+    for index in range(4):
+        codes = nearest(
+            residual.detach().transpose(1, 2).reshape(-1, 4),
+            embed := quantizer.codebook(index).embed,
+        )
+        codeword = embed[codes].reshape(2, 6, 4).transpose(1, 2)
+        losses.append(F.mse_loss(codeword, residual))
+        through = residual + (codeword - residual).detach()
+        residual = residual - through
+        total = total + through
+    assert ours.commitment.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-6)
+    torch.testing.assert_close(ours.latents, total)
+    weights = torch.randn(2, 4, 6)
+    for found, theirs in (
+        (ours.commitment, torch.stack(losses).mean()),
+        (ours.commitment, losses[0] / 4),
+        ((ours.latents * weights).sum(), (total * weights).sum()),
+    ):
+        gradients = [torch.autograd.grad(each, z, retain_graph=True)[0] for each in (found, theirs)]
+        assert gradients[0].abs().max() > 0
+        torch.testing.assert_close(*gradients)
+
+
+def test_autocast_changes_nothing_of_float32_latents(quantizer: ResidualVectorQuantizer) -> None:
+    quantizer.eval()
+    z = torch.randn(8, 4, 50)
+    plain, codes = quantizer(z, 4), quantizer.encode(z, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = quantizer(z, 4)
+        assert torch.equal(quantizer.encode(z, 4), codes)
+        assert quantizer(z.bfloat16(), 4).latents.dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+
+
 def test_straight_through_gradient_is_the_identity(quantizer: ResidualVectorQuantizer) -> None:
     z = torch.randn(2, 4, 6, requires_grad=True)
     weights = torch.randn(2, 4, 6)

@@ -21,10 +21,10 @@ from encodec_fast._native import cpu_info
 from encodec_fast.bench import cpu_name
 from encodec_fast.evaluation.anchors import OpusCoder
 from encodec_fast.evaluation.listeners import Visqol, installed
-from encodec_fast.evaluation.measure import SPEECH, Excerpt, Measured, Measurer, Work
+from encodec_fast.evaluation.measure import Excerpt, Measured, Measurer, Work
 from encodec_fast.evaluation.models import find_models
 from encodec_fast.evaluation.recordings import Recording, find_recordings
-from encodec_fast.evaluation.report import Report, Skipped, codebook_use
+from encodec_fast.evaluation.report import SPEECH, Report, Skipped, codebook_use
 
 # Done and all recordings.
 Progress = Callable[[float, float | None], None]
@@ -67,18 +67,14 @@ def evaluate(
     if visqol is None and visqol_model is not None:
         raise ValueError("visqol model: given without the program (visqol)")
     recordings = find_recordings(data, split, limit, kind)
-    listener = None
-    if visqol is not None:
-        listener = Visqol(Path(visqol), None if visqol_model is None else Path(visqol_model))
+    speech = any(recording.kind == SPEECH for recording in recordings)
     with tempfile.TemporaryDirectory() as folder:
-        found = find_models(models, bandwidths, Path(folder))
-        speech = any(recording.kind == SPEECH for recording in recordings)
         work = Work(
-            models=tuple(found),
+            models=tuple(find_models(models, bandwidths, Path(folder))),
             opus=OpusCoder.find(),
             pesq=speech and installed("pesq"),
             stoi=speech and installed("pystoi"),
-            visqol=listener,
+            visqol=None if visqol is None else Visqol.at(visqol, visqol_model),
             seconds=seconds,
         )
         about = {
@@ -90,22 +86,12 @@ def evaluate(
             "split": split,
             "limit": limit,
             "seconds": seconds,
-            "models": {model.label: model.source for model in found},
+            "models": {model.label: model.source for model in work.models},
         }
-        report = Report(about, work.systems(), notes=_notes(work, speech))
-        counts: dict[str, NDArray[np.int64]] = {}
+        report = Report(about, work.systems(), work.measures(), notes=_notes(work, speech))
         chosen = _spread(recordings, items) if listen is not None else set()
         with _results(work, recordings, chosen, jobs) as results:
-            for done, (recording, measured) in enumerate(results, 1):
-                if measured.skipped:
-                    report.skipped.append(Skipped(recording.name, measured.skipped))
-                report.figures += measured.figures
-                for label, uses in measured.counts.items():
-                    counts[label] = counts.get(label, 0) + uses
-                if listen is not None and measured.excerpts:
-                    listen(recording, measured.excerpts)
-                if progress is not None:
-                    progress(done, len(recordings))
+            counts = _collect(report, results, listen, len(recordings), progress)
     if not report.figures:
         first = report.skipped[0]
         raise ValueError(
@@ -114,6 +100,28 @@ def evaluate(
         )
     report.codebooks = {label: codebook_use(uses) for label, uses in counts.items()}
     return report
+
+
+def _collect(
+    report: Report,
+    results: Iterator[tuple[Recording, Measured]],
+    listen: Listen | None,
+    total: int,
+    progress: Progress | None,
+) -> dict[str, NDArray[np.int64]]:
+    """Adds all results to the report; returns the uses of each model's codebooks."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for done, (recording, measured) in enumerate(results, 1):
+        if measured.skipped:
+            report.skipped.append(Skipped(recording.name, measured.skipped))
+        report.figures += measured.figures
+        for label, uses in measured.counts.items():
+            counts[label] = counts.get(label, 0) + uses
+        if listen is not None and measured.excerpts:
+            listen(recording, measured.excerpts)
+        if progress is not None:
+            progress(done, total)
+    return counts
 
 
 def _notes(work: Work, speech: bool) -> list[str]:
