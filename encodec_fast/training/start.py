@@ -27,7 +27,8 @@ def train(config: str | Path, overrides: Sequence[str] = ()) -> Path:
     """
     if read_task(config) == "codec":
         return train_codec(load_settings(CodecSettings, config, overrides))
-    from encodec_fast.training.lm_trainer import LmSettings, train_lm
+    from encodec_fast.training.lm_settings import LmSettings
+    from encodec_fast.training.lm_trainer import train_lm
 
     return train_lm(load_settings(LmSettings, config, overrides))
 
