@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from encodec_fast.evaluation.report import ALL, Report, Summary, System
+from encodec_fast.evaluation.report import ALL, BITRATES, Report, Summary, System
 
 
 class Column(NamedTuple):
@@ -98,7 +98,12 @@ def failures(report: Report) -> list[str]:
 
 def _cell(row: Summary, column: Column) -> str:
     value = row.values.get(column.name)
-    return "" if value is None else f"{value:.{column.decimals}f}"
+    if value is None:
+        return ""
+    text = f"{value:.{column.decimals}f}"
+    if column.name in BITRATES[1:]:  # what entropy coding saves of packed bits
+        text += f" ({value / row.values[BITRATES[0]] - 1:+.0%})"
+    return text
 
 
 def _markdown(table: Table) -> str:
