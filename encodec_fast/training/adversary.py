@@ -50,7 +50,7 @@ class Adversary:
         if world() > 1:
             ids = [device.index] if device.type == "cuda" else None
             self._parallel = {
-                name: DistributedDataParallel(network, device_ids=ids)
+                name: DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
                 for name, network in self.networks.items()
             }
         self.optimizer = torch.optim.Adam(self.networks.parameters(), lr=settings.lr, betas=betas)

@@ -22,8 +22,8 @@ class LossSettings:
     """What the decoder and the encoder are trained on (paper 3.4, spec 6).
 
     `weights` are the balancer's shares: l1 (waveform), snr (noise-to-signal ratio in dB, ours),
-    mel, adversarial, features; one that is missing or 0 is not computed. `commitment` is outside the
-    balancer. `mel` and `generator` choose the paper's form or audiocraft's.
+    mel, adversarial, features; one that is missing or 0 is not computed. `commitment` is outside
+    the balancer. `mel` and `generator` choose the paper's form or audiocraft's.
     """
 
     weights: dict[str, float] = field(

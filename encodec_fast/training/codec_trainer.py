@@ -99,7 +99,10 @@ class CodecTrainer(Run):
         if world() == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
+        # The codebooks, its buffers, are equal on all ranks as they are.
+        return DistributedDataParallel(
+            module, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True
+        )
 
     def _state(self) -> dict[str, object]:
         """All of the run's state, for last.pt."""
@@ -212,7 +215,7 @@ class CodecTrainer(Run):
 
     def train_step(self, batch: Batch) -> StepReport:
         """One update on `batch`. Raises NonFiniteLoss, having saved the batch, when a loss or the
-        gradient is not finite; the weights are then those of the step before."""
+        gradient is not finite; the encoder and the decoder are then as they were."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
         books = self.model.quantizer
         if self.step >= self.settings.quantizer.plain_steps and not books.codebook(0).inited.item():

@@ -55,7 +55,7 @@ def tiny_settings(
         save_steps=2,
         optimizer=OptimizerSettings(lr=1e-3),
         losses=LossSettings(weights=ALL, mel="audiocraft"),
-        adversary=AdversarySettings(preset="small"),
+        adversary=AdversarySettings(preset="small", update_probability=1.0),
         quantizer=QuantizerSettings(plain_steps=2, kmeans_iterations=2),
         validation=ValidationSettings(steps=4, clips=2, seconds=0.5, examples=1),
     )

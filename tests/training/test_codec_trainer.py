@@ -84,7 +84,11 @@ def test_training_lowers_its_losses(tmp_path: Path) -> None:
 
 
 def test_the_discriminator_is_updated_as_often_as_published(tmp_path: Path) -> None:
-    settings = tiny_settings(tmp_path, quantizer=QuantizerSettings(kmeans_iterations=1))
+    settings = tiny_settings(
+        tmp_path,
+        adversary=AdversarySettings(preset="small"),
+        quantizer=QuantizerSettings(kmeans_iterations=1),
+    )
     trainer = CodecTrainer(settings)
     updated = sum(
         trainer._random("adversary").random() < settings.adversary.update_probability
