@@ -147,7 +147,8 @@ class Measurer:
             "decode_speed": seconds / max(ended - encoded, 1e-9),
             "kbps": self._bits(system.model, codes, "none") / seconds / 1000,
         }
-        if (entropy := codec.entropy_model) is not None:
+        entropy = codec.entropy_model
+        if entropy is not None and codec.n_q(system.target) <= entropy.n_codebooks:
             if entropy.tables is not None:
                 costs["kbps_static"] = self._bits(system.model, codes, "static") / seconds / 1000
             if entropy.lm is not None:

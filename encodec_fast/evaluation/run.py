@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -166,11 +167,14 @@ def _results(
         return
     # Started afresh: a fork of a process with threads (torch) may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(recordings)), context, _start, (work,)) as pool:
+    ending = context.Event()
+    jobs = min(jobs, len(recordings))
+    with ProcessPoolExecutor(jobs, context, _start, (work, ending)) as pool:
         futures = [pool.submit(_measure, r, index in chosen) for index, r in enumerate(recordings)]
         try:
             yield ((r, _result(future)) for r, future in zip(recordings, futures, strict=True))
         finally:
+            ending.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -182,14 +186,17 @@ def _result(future: Future[Measured]) -> Measured:
 
 
 _measurer: Measurer | None = None  # of a worker process
+_ending: Event | None = None
 
 
-def _start(work: Work) -> None:
-    global _measurer
+def _start(work: Work, ending: Event) -> None:
+    global _measurer, _ending
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the workers by way of their parent
-    _measurer = Measurer(work)
+    _measurer, _ending = Measurer(work), ending
 
 
 def _measure(recording: Recording, excerpts: bool) -> Measured:
-    assert _measurer is not None
+    assert _measurer is not None and _ending is not None
+    if _ending.is_set():  # what a worker holds in advance cannot be cancelled
+        return Measured(skipped="interrupted")
     return _measurer.measure(recording, excerpts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from encodec_fast.evaluation.report import Report, Summary, System
+from encodec_fast.evaluation.report import ALL, BITRATES, Report, Summary, System
 
 
 class Column(NamedTuple):
@@ -76,23 +76,34 @@ def as_markdown(report: Report) -> str:
     """All tables, then the notes and what was skipped."""
     parts = [_markdown(table) for table in (*quality_tables(report), codebook_table(report))]
     notes = [f"- {note}" for note in report.notes]
-    notes += [f"- failed: {line}" for line in failures(report)]
+    notes += [f"- not judged by {line}" for line in failures(report)]
     notes += [f"- skipped {_escaped(s.path)}: {_escaped(s.reason)}" for s in report.skipped]
     return "\n".join([*parts, *notes]) + "\n"
 
 
 def failures(report: Report) -> list[str]:
-    """How many recordings a measure could not judge, per kind and system."""
+    """How many recordings of each kind a measure could not judge, and of which systems."""
+    systems: dict[str, list[str]] = {}
+    for row in report.summary():
+        for name, count in row.failed.items():
+            if row.kind != ALL:
+                what = f"{name}, {count} of {row.recordings} recordings of {row.kind}"
+                systems.setdefault(what, []).append(row.system)
+    every = len(report.systems)
     return [
-        f"{name} of {count} of {row.recordings} recordings ({row.kind}), {row.system}"
-        for row in report.summary()
-        for name, count in row.failed.items()
+        f"{what}: {'all systems' if len(labels) == every else '; '.join(labels)}"
+        for what, labels in systems.items()
     ]
 
 
 def _cell(row: Summary, column: Column) -> str:
     value = row.values.get(column.name)
-    return "" if value is None else f"{value:.{column.decimals}f}"
+    if value is None:
+        return ""
+    text = f"{value:.{column.decimals}f}"
+    if column.name in BITRATES[1:]:  # what entropy coding saves of packed bits
+        text += f" ({value / row.values[BITRATES[0]] - 1:+.0%})"
+    return text
 
 
 def _markdown(table: Table) -> str:

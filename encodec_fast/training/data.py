@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -125,7 +119,7 @@ def validation_clips(
                 )
                 if crop is not None:
                     queue.append(recording)  # another part of it, when its turn comes again
-                    clips.append((kind, f"{recording.name}@{crop.second:.3f}", crop.wave))
+                    clips.append((kind, f"{recording.name}@{crop.second:.5f}", crop.wave))
                     break
     if not clips:
         raise ValueError(
@@ -151,45 +145,3 @@ def _audible_crop(
         if float(np.square(crop.wave).mean()) >= quietest**2:
             return crop
     return None
-
-
-KINDS = ("speech", "music", "sound")
-SHARE_ALIKE = ("GPL", "CC-BY-SA")
-
-
-def select(audio: Path) -> Iterator[tuple[Path, str]]:
-    """The training files under `audio` and their kinds, after its MANIFEST.csv.
-
-    Recordings under share-alike licences are left out, so that the weights carry no such terms.
-    """
-    with (audio / "MANIFEST.csv").open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            share_alike = any(name in row["licence"] for name in SHARE_ALIKE)
-            if row["split"] == "train" and row["kind"] in KINDS and not share_alike:
-                yield audio / row["path"], row["kind"]
-
-
-def decode(path: Path, sample_rate: int) -> NDArray[np.int16]:
-    """A recording as int16 mono at `sample_rate`: mean over channels, then resampled."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono: NDArray[np.float32] = samples.mean(axis=1)
-    if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate)
-    clipped: NDArray[np.int16] = np.clip(np.rint(mono * 32767), -32767, 32767).astype(np.int16)
-    return clipped
-
-
-def build_cache(audio: Path, cache: Path, sample_rate: int) -> None:
-    """Decode all training files into `cache` (int16 samples) and `cache`.json (where they are)."""
-    entries, position = [], 0
-    partial = cache.with_suffix(".partial")
-    with partial.open("wb") as target:
-        for path, kind in select(audio):
-            samples = decode(path, sample_rate)
-            entries.append({"kind": kind, "start": position, "length": len(samples)})
-            position += len(samples)
-            samples.tofile(target)
-    if not entries:
-        raise ValueError(f"{audio / 'MANIFEST.csv'} lists no training recordings")
-    Path(f"{cache}.json").write_text(json.dumps({"sample_rate": sample_rate, "files": entries}))
-    partial.replace(cache)

@@ -34,11 +34,14 @@ class DiscriminatorSettings:
             raise ValueError(f"kernel: expected two odd sizes, found {self.kernel!r}")
 
 
-def _paper(sample_rate: int) -> DiscriminatorSettings:
-    """Windows are doubled at 48 kHz: the same durations."""
+def _same_duration(sizes: tuple[int, ...], sample_rate: int) -> tuple[int, ...]:
+    """The windows given for 24 kHz, doubled at 48 kHz (44.1 kHz, too), as in the paper."""
     factor = max(1, round(sample_rate / 24000))
-    sizes = (1024, 2048, 512, 256, 128)
-    return DiscriminatorSettings(n_ffts=tuple(factor * size for size in sizes))
+    return tuple(factor * size for size in sizes)
+
+
+def _paper(sample_rate: int) -> DiscriminatorSettings:
+    return DiscriminatorSettings(n_ffts=_same_duration((1024, 2048, 512, 256, 128), sample_rate))
 
 
 def _audiocraft(sample_rate: int) -> DiscriminatorSettings:
@@ -47,11 +50,8 @@ def _audiocraft(sample_rate: int) -> DiscriminatorSettings:
 
 
 def _small(sample_rate: int) -> DiscriminatorSettings:
-    """For training on a CPU."""
-    factor = max(1, round(sample_rate / 24000))
-    return DiscriminatorSettings(
-        filters=8, n_ffts=tuple(factor * size for size in (2048, 512, 128))
-    )
+    """For training on a CPU: about a tenth of the paper's time there, the range of windows kept."""
+    return DiscriminatorSettings(filters=8, n_ffts=_same_duration((2048, 512, 128), sample_rate))
 
 
 DISCRIMINATOR_PRESETS: dict[str, Callable[[int], DiscriminatorSettings]] = {
@@ -59,6 +59,7 @@ DISCRIMINATOR_PRESETS: dict[str, Callable[[int], DiscriminatorSettings]] = {
     "audiocraft": _audiocraft,
     "small": _small,
 }
+"""Settings by name, each a function of the sample rate in Hz."""
 
 
 class STFTDiscriminator(nn.Module):
@@ -86,10 +87,10 @@ class STFTDiscriminator(nn.Module):
                     padding=(dilation * middle[0], middle[1]),
                 )
             )
-        square = {"kernel_size": (time, time), "padding": (middle[0], middle[0])}
-        layers.append(nn.Conv2d(filters, filters, **square))
+        square, around = (time, time), (middle[0], middle[0])
+        layers.append(nn.Conv2d(filters, filters, square, padding=around))
         self.layers = nn.ModuleList([layers[0], *(weight_norm(each) for each in layers[1:])])
-        self.post = weight_norm(nn.Conv2d(filters, 1, **square))
+        self.post = weight_norm(nn.Conv2d(filters, 1, square, padding=around))
 
     def spectrum(self, x: Tensor) -> Tensor:
         """Real and imaginary parts float32 [B, 2 C, frames, n_fft / 2 + 1] of x [B, C, T]."""
@@ -102,17 +103,19 @@ class STFTDiscriminator(nn.Module):
                 center=False,
                 return_complex=True,
             )
-        parts = torch.view_as_real(found).unflatten(0, x.shape[:2]).permute(0, 4, 1, 3, 2)
+        parts = torch.view_as_real(found).reshape(*x.shape[:2], *found.shape[1:], 2)
         # For separate channels that is how the parts lie in memory already. The convolutions keep
         # the layout; with few filters they are several times faster in it on a CPU.
-        return parts.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        parts = parts.permute(0, 4, 1, 3, 2).flatten(1, 2)
+        return parts.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits [B, 1, frames, bins] and the activations of all other layers, of x [B, C, T]."""
         found = self.spectrum(x)
         features = []
         for layer in self.layers:
-            found = F.leaky_relu(layer(found), self.slope)
+            # In place: the backward pass then keeps one tensor a layer, not two.
+            found = F.leaky_relu(layer(found), self.slope, inplace=True)
             features.append(found)
         return self.post(found), features
 

@@ -101,7 +101,7 @@ class Items:
             if random.random() < settings.pan:
                 wave = pan(wave, random)
             waves.append(wave)
-            sources.append(f"{self.corpus.name(number)}@{crop.second:.3f}")
+            sources.append(f"{self.corpus.name(number)}@{crop.second:.5f}")
         dry = len(drawn) == 1 and drawn[0] in settings.reverb.dry_kinds
         if random.random() < settings.reverb.probability and not dry:
             room = self._room(random, skipped)

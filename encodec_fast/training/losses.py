@@ -156,8 +156,8 @@ def mel_loss(preset: str, sample_rate: int, floor: float | None = None) -> MelLo
     name."""
     if preset not in MEL_PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(MEL_PRESETS)}, found {preset!r}")
-    own = {} if floor is None else {"floor": floor}
-    return MelLoss(sample_rate, **MEL_PRESETS[preset], **own)
+    own = MEL_PRESETS[preset] if floor is None else {**MEL_PRESETS[preset], "floor": floor}
+    return MelLoss(sample_rate, **own)
 
 
 def hinge_discriminator(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

@@ -187,6 +187,24 @@ def test_means_weigh_what_they_should() -> None:
     assert summarise("s", "music", [music], ("pesq", "stoi")).failed == {}
 
 
+def test_tables(report: Report) -> None:
+    text = as_markdown(report)
+    means = {
+        (s.system, s.kind): s.values
+        for s in report.summary()
+        if s.system.startswith("tiny_segments")
+    }
+    for (system, kind), values in means.items():
+        (line,) = (x for x in text.splitlines() if x.startswith(f"| {kind} |") and system in x)
+        cells = [cell.strip() for cell in line.split("|")]
+        saved = 100 * (values["kbps_lm"] / values["kbps"] - 1)
+        assert cells[4] == f"{values['kbps']:.2f}"
+        assert cells[6] == f"{values['kbps_lm']:.2f} ({saved:+.0f}%)"
+        assert cells[7] == f"{values['si_snr']:.2f}"
+    for skipped in report.skipped:
+        assert f"skipped {skipped.path}: {skipped.reason}" in text
+
+
 def test_what_is_missing_is_said(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

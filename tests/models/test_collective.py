@@ -1,4 +1,4 @@
-"""Two processes must learn the codebooks that one process learns from both their batches."""
+"""Two processes must learn what one process learns from both their batches."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from encodec_fast.models.collective import from_rank_zero, joined_rows, rank, sum_ranks, world
 from encodec_fast.models.rvq import ResidualVectorQuantizer
+from encodec_fast.training.balancer import Balancer
 
 WORLD = 2
 CONFIG = replace(CAUSAL, dimension=4, codebook_size=16, bandwidths=(1.5, 3.0))
@@ -69,6 +70,19 @@ def own_rows(items: tuple[int, ...]) -> slice:
     return slice(start, start + items[rank()])
 
 
+def balance(rows: slice) -> Tensor:
+    """The balanced gradient [rows, 1, 6] of two losses, the second step's."""
+    balancer = Balancer({"a": 1.0, "b": 2.0}, decay=0.5)
+    random = torch.Generator().manual_seed(8)
+    gradient = torch.empty(0)
+    for scale in (1.0, 30.0):
+        y, pull = torch.randn(2, sum(UNEVEN), 1, 6, generator=random)
+        y = y[rows].requires_grad_()
+        losses = {"a": (y * scale * pull[rows]).sum(), "b": y.pow(2).sum()}
+        gradient = balancer.gradient(losses, y)
+    return gradient
+
+
 def work(process: int, folder: Path) -> None:
     """What each process does."""
     torch.set_num_threads(1)
@@ -82,6 +96,7 @@ def work(process: int, folder: Path) -> None:
         "broadcast": from_rank_zero(mine.clone()),
         "rows": joined_rows(torch.full((2 + process, 1), float(process)), torch.tensor([4, 1, 2])),
         "uneven": learn(Coder(), batches(UNEVEN), own_rows(UNEVEN)),
+        "balanced": balance(own_rows(UNEVEN)),
         "parallel": learn(DistributedDataParallel(Coder()), batches(EVEN), own_rows(EVEN)),
     }
     torch.save(result, folder / f"{process}.pt")
@@ -129,6 +144,13 @@ def test_parallel_gradients_are_those_of_the_joined_batch(results: list[dict[str
             result["parallel"]["gradients"], alone["gradients"], strict=True
         ):
             torch.testing.assert_close(found, expected)
+
+
+def test_balanced_gradients_are_those_of_the_joined_batch(results: list[dict[str, Any]]) -> None:
+    """Items have norms of their own: that of a rank's batch alone would scale it otherwise."""
+    found = torch.cat([result["balanced"] for result in results])
+    torch.testing.assert_close(found, balance(slice(None)))
+    assert not torch.allclose(found[:3], balance(slice(3)))
 
 
 def test_the_runs_revive_dead_codes(monkeypatch: pytest.MonkeyPatch) -> None:

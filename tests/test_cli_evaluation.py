@@ -1,0 +1,114 @@
+"""`encodec-fast evaluate`: what it writes, what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+from programs import tiny_program
+from signals import synthetic_clip
+
+from encodec_fast import cli
+
+RATE = 8000
+MODEL = "tiny_reflect.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: a model, and a folder with a recording and a bad one."""
+    monkeypatch.chdir(tmp_path)
+    tiny_program(tmp_path, "reflect")
+    Path("data/speech").mkdir(parents=True)
+    soundfile.write("data/speech/a.wav", synthetic_clip(0, RATE, 1)[0, :3000], RATE)
+    Path("data/bad|\n.wav").write_text("no audio")
+    return tmp_path
+
+
+@pytest.fixture
+def error(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail with status 1, one line on stderr and nothing written."""
+
+    def run(*arguments: str) -> str:
+        before = set(Path().rglob("*"))
+        assert cli.main(["evaluate", *arguments, "--jobs", "1"]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == "" and printed.err.count("\n") == 1
+        assert printed.err.startswith("encodec-fast: error: ")
+        assert set(Path().rglob("*")) == before
+        return printed.err
+
+    return run
+
+
+def test_table_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", MODEL, "data", "-b", "6", "-b", "3", "--jobs", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "### 8 kHz mono" in printed.out
+    assert "| speech | 1 | tiny_reflect, 3 kbps | 6.67 |" in printed.out
+    assert "12 kbps |" not in printed.out.replace("Opus 12 kbps |", "")
+    lines = [line for line in printed.out.splitlines() if line.startswith("| speech |")]
+    assert len(lines) >= 2 and len({line.count("|") for line in lines}) == 1
+    assert printed.err.count("\n") == 1 and "skipped bad| .wav" in printed.err
+    assert r"skipped bad\|\n.wav" in printed.out
+
+
+def test_files(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    arguments = [
+        "evaluate",
+        MODEL,
+        "data",
+        "--jobs",
+        "1",
+        "--out",
+        "out/deep",
+        "--markdown",
+        "t.md",
+    ]
+    for _ in range(2):  # a second run replaces the files
+        assert cli.main(arguments) == 0
+        assert capsys.readouterr().out == ""
+        assert {path.name for path in Path("out/deep").iterdir()} == {
+            "evaluation.json",
+            "index.html",
+        }
+    content = json.loads(Path("out/deep/evaluation.json").read_text())
+    assert content["models"] == {"tiny_reflect": MODEL}
+    page = Path("out/deep/index.html").read_text()
+    assert "<audio" in page and "tiny_reflect" in page
+    assert Path("t.md").read_text().startswith("### 8 kHz mono")
+    assert cli.main([*arguments, "--no-audio"]) == 0
+    assert "<audio" not in Path("out/deep/index.html").read_text()
+
+
+def test_wrong_arguments(error: Callable[..., str]) -> None:
+    assert "1.5 kbps" in error(MODEL, "data", "-b", "1.5")
+    assert "nosuch not found" in error("nosuch", "data")
+    assert "no folder or manifest at none" in error(MODEL, "none")
+    assert "given twice" in error(MODEL, MODEL, "data")
+    assert "limit" in error(MODEL, "data", "--limit", "0")
+    assert "visqol: no file at none" in error(MODEL, "data", "--visqol", "none")
+    Path("empty").mkdir()
+    assert "no audio files" in error(MODEL, "empty")
+    Path("broken.pt").write_text("no checkpoint")
+    assert "broken.pt" in error("broken.pt", "data")
+
+
+def test_without_the_extra(error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "encodec_fast.evaluation.page", raising=False)
+    monkeypatch.delitem(sys.modules, "encodec_fast.evaluation.pictures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "encodec-fast[evaluate]" in error(MODEL, "data", "--out", "out")
+
+
+def test_a_report_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    Path("file").touch()
+    assert cli.main(["evaluate", MODEL, "data", "--markdown", "none/t.md", "--jobs", "1"]) == 1
+    assert "folder does not exist" in capsys.readouterr().err
