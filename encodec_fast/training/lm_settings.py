@@ -65,7 +65,7 @@ class LmSettings(RunSettings):
     heads: int = 3
     layers: int = 5
     dropout: float = 0.0
-    check_steps: int = 250
+    check_steps: int = 1000
     steps: int = 20_000
     batch: int = 8
     seconds: float = 5.0
