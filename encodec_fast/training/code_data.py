@@ -46,13 +46,14 @@ class TrainingCodes(NamedTuple):
     skipped: list[tuple[str, str]]
 
 
-def load_codes(settings: CodeDataSettings, folder: Path, codec: Codec, seed: int) -> TrainingCodes:
-    """The codes of the recordings of `settings`, made where `folder` lacks them.
+def load_codes(settings: CodeDataSettings, codec: Codec, seed: int) -> TrainingCodes:
+    """The codes of the recordings of `settings`, made where the cache lacks them.
 
     Recordings cut from the same original are held out together; those are never varied or mixed.
     Raises ValueError where no recording is left for training or for validation, and whatever
     `find_recordings` raises.
     """
+    folder = Path(settings.cache)
     folder.mkdir(parents=True, exist_ok=True)
     train = [found for source in settings.train for found in find_recordings(source)]
     valid = [found for source in settings.valid for found in find_recordings(source)]

@@ -15,7 +15,7 @@ from encodec_fast.training.code_data import CodedRecording, segments_of
 from encodec_fast.training.static_tables import code_widths, width_bits
 
 KEY_SECONDS = 10.0
-_BATCH_FRAMES = 4096  # at once, for the memory that their probabilities take
+_BATCH_FRAMES = 1024  # at once, for the memory that their probabilities take
 
 
 class CodeLength(NamedTuple):

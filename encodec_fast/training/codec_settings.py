@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from encodec_fast.models.config import CONFIGS, ModelConfig
 from encodec_fast.training.data import DataSettings
@@ -129,6 +130,8 @@ class CodecSettings(RunSettings):
     (other channels than the model's are copied or averaged). audio: the folder in which the paths
     of sources and impulse responses begin that are not absolute; the cache's begins in `out`.
     """
+
+    task: ClassVar[str] = "codec"
 
     data: DataSettings
     model: str = "encodec_24khz"

@@ -217,7 +217,7 @@ class _Builder:
         for key in above:
             expected, default = self._enter(expected, default, tree, key, prefix)
             prefix += f"{key}."
-            place = int(key) if isinstance(tree, list) else key
+            place: Any = int(key) if isinstance(tree, list) else key
             child = tree[place] if isinstance(tree, list) else tree.get(place)
             if not isinstance(child, dict | list):
                 plain = None if dataclasses.is_dataclass(default) else _tree(default)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 from encodec_fast.training.run_settings import OptimizerSettings, RunSettings, check, check_positive
 from encodec_fast.training.sources import SourceSettings
@@ -14,13 +16,13 @@ class CodeDataSettings:
 
     train: the sources. valid: those that the model is judged by; where there are none, one in 16
     originals of `train` is held out for it. copies: how often each recording is also coded varied
-    in speed, level, sign and company. cache: a folder for the codes, None for the run's.
+    in speed, level, sign and company. cache: a folder for the codes.
     """
 
     train: tuple[SourceSettings, ...]
     valid: tuple[SourceSettings, ...] = ()
     copies: int = 2
-    cache: str | None = None
+    cache: str = "codes"
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -48,17 +50,22 @@ class LmOptimizerSettings(OptimizerSettings):
 class LmSettings(RunSettings):
     """One training run of a codec's entropy model.
 
-    codec: a name or a program file, of any model. dim, heads, layers: of the Transformer. A step
-    takes `batch` sequences of `seconds`. Every `check_steps` the model is judged.
+    codec: a name or a program file, of any model. audio: the folder in which the paths of sources
+    begin that are not absolute; the cache's begins in `out`. dim, heads, layers: of the
+    Transformer. A step takes `batch` sequences of `seconds`. Every `check_steps` the model is
+    judged.
     """
+
+    task: ClassVar[str] = "lm"
 
     data: CodeDataSettings
     codec: str
+    audio: str = ""
     dim: int = 72
     heads: int = 3
     layers: int = 5
     dropout: float = 0.0
-    check_steps: int = 250
+    check_steps: int = 1000
     steps: int = 20_000
     batch: int = 8
     seconds: float = 5.0
@@ -78,3 +85,14 @@ class LmSettings(RunSettings):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, found {self.dropout!r}")
         check_positive("seconds", self.seconds)
+
+    @property
+    def placed_data(self) -> CodeDataSettings:
+        """`data` with the folders that its paths begin in."""
+        audio, data = Path(self.audio), self.data
+        return replace(
+            data,
+            train=tuple(replace(source, path=str(audio / source.path)) for source in data.train),
+            valid=tuple(replace(source, path=str(audio / source.path)) for source in data.valid),
+            cache=str(Path(self.out) / data.cache),
+        )

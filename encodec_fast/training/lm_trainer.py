@@ -1,6 +1,6 @@
 """Trains a codec's entropy model (docs/models.md): its language model and static tables.
 
-    encodec-fast train lm_nano_24khz data.train.0.path=AUDIO/MANIFEST.csv out=RUN minutes=20
+    encodec-fast train lm_nano_24khz audio=AUDIO out=RUN minutes=20
 
 The codes of the training recordings are made first. NAME.entropy.safetensors in the run's folder
 has the tables and the averaged weights that did best on the recordings held out of training.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -284,7 +285,9 @@ def _codebooks(codec: str) -> Tensor:
 
 def train_lm(settings: LmSettings) -> Path:
     """Train the entropy model of a codec; returns its file in the run's folder. Raises as
-    `open_run`."""
+    `open_run`, and ValueError under torchrun: one process trains it."""
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ValueError(f"torchrun: expected one process for an entropy model, found {processes}")
     run = open_run(settings)
     run.run()
     print(f"the entropy model: {run.entropy_file}", flush=True)
@@ -297,6 +300,5 @@ def open_run(settings: LmSettings) -> LmTrainer:
     use_threads(settings)
     codec = Codec.load(settings.codec, threads=settings.threads)
     config = language_config(codec)
-    folder = Path(settings.data.cache or settings.out)
-    codes = load_codes(settings.data, folder, codec, settings.seed)
+    codes = load_codes(settings.placed_data, codec, settings.seed)
     return LmTrainer(settings, config, _codebooks(settings.codec)[: config.n_codebooks], codes)

@@ -15,7 +15,7 @@ import torch
 
 from encodec_fast.models.collective import rank, sum_ranks, world
 from encodec_fast.training.checkpoint import LAST, CheckpointStore
-from encodec_fast.training.configuration import as_yaml
+from encodec_fast.training.configuration import TASK, as_yaml
 from encodec_fast.training.progress_line import ProgressLine
 from encodec_fast.training.run_settings import RunSettings
 
@@ -51,7 +51,8 @@ class Run:
         self._stopped = False
         self.resuming()
         if rank() == 0:
-            (self.out / SETTINGS).write_text(as_yaml(settings), encoding="utf-8")
+            text = f"{TASK}: {settings.task}\n{as_yaml(settings)}"
+            (self.out / SETTINGS).write_text(text, encoding="utf-8")
 
     def resuming(self) -> bool:
         """Whether there is a checkpoint to go on from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
@@ -57,6 +58,8 @@ class RunSettings:
     checkpoint last.pt is written every `save_steps`, those of steps that `keep_steps` divides are
     kept (0: none); the log has a line every `log_steps`. resume: go on from last.pt if it exists.
     """
+
+    task: ClassVar[str]  # what a configuration file calls it
 
     out: str
     steps: int

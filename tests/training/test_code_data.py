@@ -43,7 +43,8 @@ def audio(tmp_path: Path) -> Path:
 
 def load(codec: encodec_fast.Codec, audio: Path, copies: int) -> TrainingCodes:
     source = SourceSettings(str(audio / "MANIFEST.csv"), None, WHERE, EXCLUDE)
-    return load_codes(CodeDataSettings((source,), copies=copies), audio.parent / "run", codec, 1)
+    settings = CodeDataSettings((source,), copies=copies, cache=str(audio.parent / "run"))
+    return load_codes(settings, codec, 1)
 
 
 def test_codes_of_training_recordings_alone(codec: encodec_fast.Codec, audio: Path) -> None:
@@ -119,8 +120,8 @@ def test_one_original_is_too_few(codec: encodec_fast.Codec, audio: Path) -> None
         load(codec, audio, copies=0)
     one = SourceSettings(str(audio / "a.flac"))
     other = SourceSettings(str(audio / "b.flac"))
-    settings = CodeDataSettings((one,), (other,), copies=0)
-    codes = load_codes(settings, audio.parent / "run", codec, 1)
+    settings = CodeDataSettings((one,), (other,), copies=0, cache=str(audio.parent / "run"))
+    codes = load_codes(settings, codec, 1)
     assert codes.plain[0].name.endswith("a.flac") and codes.held_out[0].name.endswith("b.flac")
 
 

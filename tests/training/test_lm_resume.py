@@ -14,6 +14,8 @@ import pytest
 import torch
 from chain_codes import losses_of, settings, trainer
 
+from encodec_fast.training.configuration import load_settings, read_task
+from encodec_fast.training.lm_settings import LmSettings
 from encodec_fast.training.non_finite import NonFiniteLoss
 
 # With dropout, so that all random numbers take part.
@@ -89,6 +91,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert (tmp_path / "last.pt").read_bytes() == before
     assert sorted(path.name for path in tmp_path.glob("*.pt*")) == ["last.pt"]
     assert trainer(tmp_path, resume=True).step == 1
+
+
+def test_the_settings_of_a_run_are_kept_as_a_configuration(tmp_path: Path) -> None:
+    chosen = trainer(tmp_path, steps=1).settings
+    assert read_task(tmp_path / "settings.yaml") == "lm"
+    assert load_settings(LmSettings, tmp_path / "settings.yaml") == chosen
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:

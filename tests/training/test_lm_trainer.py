@@ -222,19 +222,23 @@ def test_a_language_model_sees_of_its_codec_what_it_needs() -> None:
     assert [found.n_q(kbps) for kbps in found.bandwidths] == [2, 4, 8, 16]
 
 
-def test_training_writes_the_entropy_model(tmp_path: Path) -> None:
+def test_training_writes_the_entropy_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "audio").mkdir()
     write_corpus(tmp_path / "audio", seconds=0.5)
-    manifest = f"data.train.0.path={tmp_path / 'audio' / 'MANIFEST.csv'}"
+    audio = f"audio={tmp_path / 'audio'}"
     chosen = load_settings(
         LmSettings,
         "lm_nano_24khz",
-        [manifest, f"out={tmp_path / 'run'}", "steps=1", "batch=1", "seconds=0.2", "data.copies=0"],
+        [audio, f"out={tmp_path / 'run'}", "steps=1", "batch=1", "seconds=0.2", "data.copies=0"],
     )
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="one process"):
+        patched.setenv("WORLD_SIZE", "2")
+        train_lm(chosen)
     path = train_lm(chosen)
     found = EntropyModel.load(path)
     assert (path.name, found.name) == ("nano_24khz.entropy.safetensors", "nano_24khz")
     assert path.stat().st_size < 6_000_000
+    assert list((tmp_path / "run" / "codes").glob("codes_nano_24khz_*.npz"))
 
 
 @pytest.mark.parametrize("name", ["lm_nano_24khz", "lm_stereo_48khz", "lm_encodec_24khz"])
