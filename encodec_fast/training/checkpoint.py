@@ -205,8 +205,7 @@ def _write(partial: Path, state: dict[str, object], final: Path) -> None:
 
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, gone at the end. A run that was killed leaves one file at
-    most, which the next one replaces."""
+    """A temporary name beside `path`, gone at the end. What a kill leaves is replaced later."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         yield partial
