@@ -6,9 +6,9 @@ Streams that start with low latency: every push is one frame and gives one frame
 (encodec_24khz, 320 samples), encoder and decoder in turn as in a call, and the encoder alone,
 against the PyPI package `encodec` with the same random weights, called with the same 320 samples
 (it has no streams, so this is its time, not its result). Then causal 48 kHz stereo at full size
-(stereo_48khz_large), which the peer lacks, encoder and decoder in turn. One thread; weights in float32
-and in bfloat16. The loops take turns in rounds of `--frames` calls; ratios are medians over rounds
-of the rounds' medians, percentiles are over all calls. Peers: see benchmarks/requirements.txt.
+(stereo_48khz_large), which the peer lacks, encoder and decoder in turn. One thread; weights in
+float32 and in bfloat16. The loops take turns in rounds of `--frames` calls; ratios are medians over
+rounds of the rounds' medians, percentiles are over all calls. Peers: benchmarks/requirements.txt.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Adversary:
         loss = hinge_discriminator(
             [part[: len(x)] for part in logits], [part[len(x) :] for part in logits]
         )
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         return loss.detach()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -206,7 +206,7 @@ class CodecTrainer(Run):
 
     def _waveform_losses(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The losses in the balancer that need no discriminator."""
-        known = {
+        known: dict[str, Callable[[], Tensor]] = {
             "l1": lambda: F.l1_loss(y, x),
             "snr": lambda: noise_ratio(x, y),
             "mel": lambda: self.mel(x, y),

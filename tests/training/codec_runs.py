@@ -31,9 +31,7 @@ TINY = replace(
 ALL = {"l1": 0.1, "snr": 1.0, "mel": 1.0, "adversarial": 3.0, "features": 3.0}
 
 
-def tiny_settings(
-    folder: Path, architecture: ModelConfig = TINY, **changes: Any
-) -> CodecSettings:
+def tiny_settings(folder: Path, architecture: ModelConfig = TINY, **changes: Any) -> CodecSettings:
     """A run of four steps with every loss, two of them without quantiser, in `folder`/run; the
     recordings are made where they are not."""
     audio = folder / "audio"

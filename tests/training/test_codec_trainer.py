@@ -238,9 +238,7 @@ def test_average_weights_follow_the_formula() -> None:
     torch.testing.assert_close(average.state["weight"].double(), total / count)
 
 
-@pytest.mark.parametrize(
-    "name", ["encodec_24khz", "encodec_48khz", "nano_24khz", "stereo_48khz"]
-)
+@pytest.mark.parametrize("name", ["encodec_24khz", "encodec_48khz", "nano_24khz", "stereo_48khz"])
 def test_our_configurations_are_valid(name: str, tmp_path: Path) -> None:
     settings = load_settings(CodecSettings, name, [f"out={tmp_path}", "audio=there"])
     assert settings.config.name == name
