@@ -236,7 +236,9 @@ class CodecTrainer(Run):
                 losses |= adversary.judge(n_q, x[seen], y[seen])
         losses |= self._waveform_losses(x, y)
         balanced = {name: losses[name] for name in self.balancer.weights if name in losses}
-        gradient = self.balancer.gradient(balanced, y)
+        # It is that of a sum over the batch, and the processes average: times their number it is
+        # that of one process with all of the batch.
+        gradient = self.balancer.gradient(balanced, y) * world()
         extra = self.settings.losses.commitment * decoded.commitment
         extra = extra + self.settings.distillation.weight * decoded.distillation
         losses["commitment"] = decoded.commitment.detach()
