@@ -178,7 +178,7 @@ def test_strings_stay_strings(file: Path, text: str) -> None:
         ("out: a\ndata: 3", [], r"data: expected keys with values, found int 3"),
         ("out: a", ["data.workers=-1"], r"run.yaml: data.workers: expected at least 0, found -1"),
         ("out: a\ndata: {kinds: {1.5: 2}}", [], r"kinds: .* as keys, found float 1.5: quote it"),
-        ("out: a\ndata: {kinds: {on: 2}}", [], r"data.kinds: expected strings as keys, found bool True"),
+        ("out: a\ndata: {kinds: {on: 2}}", [], r"kinds: .* as keys, found bool True"),
         ("out: a", ["data.kinds=3"], r"data.kinds: expected dict\[str, float\], found int 3"),
         ("out: a", ["data.kinds.1.5=x"], r"data.kinds.1.5: expected float, found str 'x'"),
         ("out: a", ["data.workers.=1"], r"data.workers: expected int, not keys below it"),

@@ -257,6 +257,7 @@ def test_configurations_are_valid(name: str) -> None:
         ({"steps": 0}, "steps"),
         ({"check_steps": 0}, "check_steps"),
         ({"minutes": -1.0}, "minutes"),
+        ({"seconds": 0.0}, "seconds"),
         ({"dropout": 1.0}, "dropout"),
         ({"average_decay": 1.5}, "average_decay"),
         ({"precision": "half"}, "precision"),
