@@ -99,7 +99,7 @@ class Distillation(nn.Module):
         not name are left out (None: all are in). Without any, the loss is 0 with a gradient of 0.
 
         Per recording and dimension of the speech encoder, the cosine of projection and target over
-        time; -log(sigmoid(cosine)), meant over dimensions and recordings, as in the paper.
+        time; -log(sigmoid(cosine)), meant over dimensions and recordings, as in the authors' code.
         """
         frames = -(-x.shape[-1] // self._config.hop)
         if x.dim() != 3 or latents.shape != (len(x), self._config.dimension, frames):
