@@ -11,7 +11,8 @@ from codec_runs import tiny_settings
 from torch.multiprocessing import spawn
 
 from encodec_fast.training.codec_trainer import CodecTrainer
-from encodec_fast.training.start import processes, train_codec
+from encodec_fast.training.run import processes
+from encodec_fast.training.start import train_codec
 
 WORLD = 2
 
@@ -38,7 +39,7 @@ def become_rank(number: int, port: int) -> None:
 
 def work(number: int, folder: Path) -> None:
     become_rank(number, 29517)
-    with processes(1):
+    with processes(tiny_settings(folder)):
         torch.save(learn(folder), folder / f"rank{number}.pt")
 
 
