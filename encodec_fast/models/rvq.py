@@ -98,6 +98,7 @@ class Codebook(nn.Module):
         self.decay = decay
         self.kmeans_iterations = kmeans_iterations
         self.dead_share = dead_share
+        self.reference = False  # train as the released code does, for comparison (spec 2.5, 2.6)
         embed = torch.empty(size, dimension)
         nn.init.kaiming_uniform_(embed)
         self.register_buffer("inited", torch.zeros(1))
@@ -116,7 +117,7 @@ class Codebook(nn.Module):
         means, sizes = kmeans(x, self.embed.shape[0], self.kmeans_iterations)
         self.embed.copy_(means)
         self.cluster_size.copy_(sizes)
-        self.embed_avg.copy_(means * sizes[:, None])
+        self.embed_avg.copy_(means if self.reference else means * sizes[:, None])
         self.inited.fill_(1)
 
     @torch.no_grad()
@@ -133,7 +134,8 @@ class Codebook(nn.Module):
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + 1e-5) / (total + size * 1e-5) * total
         self.embed.copy_(self.embed_avg / smoothed[:, None])
-        self._revive_dead(x, sizes.sum())
+        if not self.reference:  # whose expiry the next update undoes
+            self._revive_dead(x, sizes.sum())
 
     def _revive_dead(self, x: Tensor, total: Tensor) -> None:
         """Give dead codes a random one of all ranks' `total` vectors, in the averages too: else the

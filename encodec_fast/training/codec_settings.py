@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from encodec_fast.models.config import CONFIGS, ModelConfig
+from encodec_fast.store import check_name
 from encodec_fast.training.data import DataSettings
 from encodec_fast.training.discriminator import DISCRIMINATOR_PRESETS
 from encodec_fast.training.distillation import DistillationSettings
-from encodec_fast.training.losses import MEL_PRESETS
+from encodec_fast.training.losses import MEL_PRESETS, mel_loss
 from encodec_fast.training.run_settings import RunSettings, check, check_choice, check_positive
 
 GENERATOR_FORMS = ("hinge", "mean")
 BANDWIDTH_DRAWS = ("weights", "any")
+LARGEST = 1e9  # of a weight
 BALANCED = ("l1", "snr", "mel", "adversarial", "features")
 
 
@@ -41,13 +43,16 @@ class LossSettings:
         for name, weight in self.weights.items():
             if name not in BALANCED:
                 raise ValueError(f"weights: expected {', '.join(BALANCED)}, found {name!r}")
-            check(f"weights.{name}", weight, 0)
+            check(f"weights.{name}", weight, 0, LARGEST)
         if not any(self.weights.get(name, 0) for name in ("l1", "snr", "mel")):
             raise ValueError("weights: expected a weight for l1, snr or mel")
-        check("commitment", self.commitment, 0)
+        check("commitment", self.commitment, 0, LARGEST)
         check_choice("mel", self.mel, tuple(MEL_PRESETS))
         check_choice("generator", self.generator, GENERATOR_FORMS)
-        check("balancer_decay", self.balancer_decay, 0, 1)
+        if not 0 <= self.balancer_decay < 1:
+            raise ValueError(
+                f"balancer_decay: expected 0 to below 1, found {self.balancer_decay!r}"
+            )
         if self.mel_floor is not None:
             check_positive("mel_floor", self.mel_floor)
 
@@ -81,8 +86,8 @@ class QuantizerSettings:
     `draw`: "weights" draws one of the model's bandwidths for a batch, alike or by `weights` (kbps:
     weight); "any" draws any number of codebooks, as audiocraft does. The first `plain_steps` go
     without quantiser, then k-means on the latents of `initial_batches` batches starts all
-    codebooks. `reference_gradients` trains the encoder with the first codebook's commitment alone,
-    as the released code does.
+    codebooks. `reference` does as the released code, for comparison: codewords shrink after
+    k-means, dead codes stay dead, and the first codebook's commitment alone trains the encoder.
     """
 
     draw: str = "weights"
@@ -91,16 +96,18 @@ class QuantizerSettings:
     initial_batches: int = 1
     kmeans_iterations: int = 50
     decay: float = 0.99
-    reference_gradients: bool = False
+    reference: bool = False
 
     def __post_init__(self) -> None:
         check_choice("draw", self.draw, BANDWIDTH_DRAWS)
         for name, weight in self.weights.items():
-            check(f"weights.{name}", weight, 0)
+            check(f"weights.{name}", weight, 0, LARGEST)
         check("plain_steps", self.plain_steps, 0)
         check("initial_batches", self.initial_batches, 1)
         check("kmeans_iterations", self.kmeans_iterations, 1)
         check("decay", self.decay, 0, 1)
+        if self.weights and (self.draw == "any" or not sum(self.weights.values()) > 0):
+            raise ValueError(f"weights: expected some above 0, with draw weights: {self.weights!r}")
 
 
 @dataclass(frozen=True)
@@ -151,12 +158,28 @@ class CodecSettings(RunSettings):
         if self.architecture is None:
             check_choice("model", self.model, tuple(CONFIGS))
         config = self.config
+        check_name(config.name)
+        self._check_length()
         for name in self.quantizer.weights:
             if name not in {f"{bandwidth:g}" for bandwidth in config.bandwidths}:
                 known = ", ".join(f"{bandwidth:g}" for bandwidth in config.bandwidths)
                 raise ValueError(f"quantizer.weights: expected kbps of {known}, found {name!r}")
         if self.validation.bandwidth is not None:
             config.n_q(self.validation.bandwidth)
+
+    def _check_length(self) -> None:
+        """Crops must be as long as what looks at them needs."""
+        weights, rate = self.losses.weights, self.config.sample_rate
+        longest = 0
+        if weights.get("mel"):
+            longest = max(mel_loss(self.losses.mel, rate).windows) * 3 // 8 + 1
+        if weights.get("adversarial") or weights.get("features"):
+            longest = max(longest, *DISCRIMINATOR_PRESETS[self.adversary.preset](rate).n_ffts)
+        if self.samples < longest:
+            raise ValueError(
+                f"seconds: expected at least {longest / rate:g} for these losses, "
+                f"found {self.seconds!r}"
+            )
 
     @property
     def config(self) -> ModelConfig:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from encodec_fast.models.collective import rank, world
+from encodec_fast.models.collective import from_rank_zero, rank, sum_ranks, world
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.training.adversary import Adversary
 from encodec_fast.training.averaging import AveragedWeights
@@ -33,7 +33,7 @@ from encodec_fast.training.distillation import Distillation
 from encodec_fast.training.generator import Generator, start_from
 from encodec_fast.training.losses import mel_loss, noise_ratio
 from encodec_fast.training.monitor import Monitor
-from encodec_fast.training.non_finite import check_finite
+from encodec_fast.training.non_finite import check_finite, first_bad
 from encodec_fast.training.progress_line import ProgressLine
 from encodec_fast.training.run import Run
 from encodec_fast.training.validation import Validation
@@ -42,12 +42,10 @@ _STREAMS = {"bandwidth": 1, "adversary": 2}  # of random numbers, beside the dat
 
 
 class StepReport(NamedTuple):
-    """What one step found: losses by name, shares of the balanced gradient, codes of the first
-    codebook (empty without quantiser)."""
+    """What one step found: losses by name, and the shares of the balanced gradient."""
 
     losses: dict[str, float]
     shares: dict[str, float]
-    codes: Tensor
 
 
 class CodecTrainer(Run):
@@ -60,15 +58,15 @@ class CodecTrainer(Run):
         torch.manual_seed(settings.seed)
         self.model = EncodecModel(self.config)
         self._set_codebooks()
-        if settings.start_from is not None:
+        if settings.start_from is not None and not self.resuming():
             start_from(self.model, settings.start_from)
         self.model.to(self.device).train()
         distillation = None
         if settings.distillation.model is not None:
             distillation = Distillation(settings.distillation, self.config)
-        self.generator = Generator(
-            self.model, distillation, settings.quantizer.reference_gradients
-        ).to(self.device)
+        self.generator = Generator(self.model, distillation, settings.quantizer.reference).to(
+            self.device
+        )
         self._forward: nn.Module = self._parallel(self.generator)
         betas = (settings.optimizer.betas[0], settings.optimizer.betas[1])
         parameters = [p for p in self.generator.parameters() if p.requires_grad]
@@ -87,6 +85,9 @@ class CodecTrainer(Run):
         self.best = float("inf")
         if self.resuming():
             self.load()
+        first = from_rank_zero(torch.tensor(self.step, device=self.device))
+        if first != self.step:
+            raise ValueError(f"out: process {rank()} is at step {self.step}, the first at {first}")
         self.validation = Validation(settings, self.config)
 
     def _set_codebooks(self) -> None:
@@ -94,6 +95,7 @@ class CodecTrainer(Run):
             codebook = self.model.quantizer.codebook(index)
             codebook.decay = self.settings.quantizer.decay
             codebook.kmeans_iterations = self.settings.quantizer.kmeans_iterations
+            codebook.reference = self.settings.quantizer.reference
 
     def _parallel(self, module: nn.Module) -> nn.Module:
         if world() == 1:
@@ -108,7 +110,7 @@ class CodecTrainer(Run):
         """All of the run's state, for last.pt."""
         distillation = self.generator.distillation
         return {
-            "architecture": asdict(self.config),
+            "architecture": self._architecture(),
             "config": asdict(self.config),
             "model": self.model.state_dict(),
             "average": self.average.state,
@@ -123,21 +125,28 @@ class CodecTrainer(Run):
 
     def load(self) -> None:
         """Take up the run from its last checkpoint. Raises ValueError for another model's."""
-        saved = self.store.load(LAST, asdict(self.config), str(self.device))
+        saved = self.store.load(LAST, self._architecture(), str(self.device))
         self.model.load_state_dict(saved["model"])
         self.average.state = saved["average"]
         for name, part in (
             ("adversary", self.adversary),
             ("distillation", self.generator.distillation),
         ):
-            if (saved[name] is None) != (part is None):
-                with_it = "without" if saved[name] is None else "with"
-                raise ValueError(f"resume: {self.out} was trained {with_it} {name}")
             if part is not None:
                 part.load_state_dict(saved[name])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.balancer.load_state_dict(saved["balancer"])
         self.step, self.elapsed, self.best = saved["step"], saved["elapsed"], saved["best"]
+
+    def _architecture(self) -> dict[str, object]:
+        """What a checkpoint must have to be this run's."""
+        adversary, teacher = None, None
+        if self.adversary is not None:
+            chosen = self.settings.adversary
+            adversary = {"preset": chosen.preset, "per_bandwidth": chosen.per_bandwidth}
+        if self.generator.distillation is not None:
+            teacher = self.generator.distillation.projection.out_features
+        return {**asdict(self.config), "adversary": adversary, "teacher": teacher}
 
     def _batches(self, start: int, seed: int) -> Iterator[Batch]:
         settings = self.settings
@@ -156,6 +165,11 @@ class CodecTrainer(Run):
     def averaged_model(self) -> EncodecModel:
         """The model with the averaged weights, on the CPU, in eval mode."""
         return self.average.model(self.model).cpu()
+
+    def _take(self, batches: Iterator[Batch]) -> Batch:
+        batch = next(batches)
+        self.note_skipped(batch.skipped)
+        return batch
 
     def _random(self, stream: str) -> random.Random:
         """The numbers of this step, the same on every rank."""
@@ -193,7 +207,7 @@ class CodecTrainer(Run):
         with self._autocast():
             latents = torch.cat(
                 [
-                    self.model.encoder(next(batches).waves.to(self.device)).float()
+                    self.model.encoder(self._take(batches).waves.to(self.device)).float()
                     for _ in range(count)
                 ]
             )
@@ -229,7 +243,8 @@ class CodecTrainer(Run):
         adversary = self._adversary_now()
         if adversary is not None and n_q is not None:
             update = self._random("adversary").random()
-            seen = slice(self.settings.adversary.crops)
+            crops = self.settings.adversary.crops
+            seen = slice(None if crops is None else max(1, crops // world()))
             with self._autocast():
                 if update < self.settings.adversary.update_probability:
                     losses["discriminator"] = adversary.learn(n_q, x[seen], y[seen])
@@ -247,7 +262,7 @@ class CodecTrainer(Run):
         self._check(losses, batch)
         self._update(decoded.waves, gradient, extra, losses, batch)
         values = {name: loss.item() for name, loss in losses.items()}
-        return StepReport(values, self.balancer.shares(), decoded.codes[:1])
+        return StepReport(values, self.balancer.shares())
 
     def _update(
         self, y: Tensor, gradient: Tensor, extra: Tensor, losses: dict[str, Tensor], batch: Batch
@@ -267,8 +282,12 @@ class CodecTrainer(Run):
         self.average.update(self.model, self.step)
 
     def _check(self, values: dict[str, Tensor], batch: Batch) -> None:
-        name = f"bad_batch{rank()}.pt"
-        check_finite(self.step, values, batch.waves, batch.sources, self.store, name)
+        """All processes stop where one has a loss that is no number."""
+        bad = torch.tensor(float(first_bad(values) is not None), device=self.device)
+        if sum_ranks(bad) > 0:
+            name = f"bad_batch{rank()}.pt"
+            check_finite(self.step, values, batch.waves, batch.sources, self.store, name)
+            raise ValueError(f"step {self.step}: another process has a loss that is no number")
 
     def _run(self) -> None:
         """One step after the other; the first rank tells about it."""
@@ -281,8 +300,7 @@ class CodecTrainer(Run):
                 progress = stack.enter_context(self.progress_line())
             mark = time.monotonic()
             while self.going():
-                batch = next(batches)
-                self.note_skipped(batch.skipped)
+                batch = self._take(batches)
                 report = self.train_step(batch)
                 self.spend((now := time.monotonic()) - mark)
                 mark = now

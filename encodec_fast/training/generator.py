@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from encodec_fast.models.checkpoints import load_checkpoint
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.models.program_weights import load_program, set_weight
+from encodec_fast.program import read_header
 from encodec_fast.store import SUFFIX, find_program
 from encodec_fast.training.distillation import Distillation, first_latents
 
@@ -77,7 +79,9 @@ def start_from(model: EncodecModel, source: str) -> None:
     """
     path = Path(source)
     if path.suffix == SUFFIX or not path.exists():
-        loaded = load_program(find_program(source))
+        program = find_program(source)
+        channels = read_header(program).channels
+        loaded = load_program(program, replace(model.config, channels=channels))
     else:
         loaded = load_checkpoint(source)
     if loaded.config.channels != model.config.channels:

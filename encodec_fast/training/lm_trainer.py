@@ -42,7 +42,7 @@ from encodec_fast.training.lm_start import initialise
 from encodec_fast.training.monitor import Monitor
 from encodec_fast.training.non_finite import check_finite
 from encodec_fast.training.progress_line import ProgressLine
-from encodec_fast.training.run import Run, use_threads
+from encodec_fast.training.run import Run, processes
 from encodec_fast.training.static_tables import balanced, count_codes, table_widths
 
 POSITIONS = 60.0  # seconds: random offsets of the positions go so far
@@ -286,10 +286,11 @@ def _codebooks(codec: str) -> Tensor:
 def train_lm(settings: LmSettings) -> Path:
     """Train the entropy model of a codec; returns its file in the run's folder. Raises as
     `open_run`, and ValueError under torchrun: one process trains it."""
-    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise ValueError(f"torchrun: expected one process for an entropy model, found {processes}")
-    run = open_run(settings)
-    run.run()
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ValueError(f"torchrun: expected one process for an entropy model, found {count}")
+    with processes(settings):
+        run = open_run(settings)
+        run.run()
     print(f"the entropy model: {run.entropy_file}", flush=True)
     return run.entropy_file
 
@@ -297,7 +298,6 @@ def train_lm(settings: LmSettings) -> Path:
 def open_run(settings: LmSettings) -> LmTrainer:
     """The run of `settings`, its codes made by the codec. Raises ValueError for bad settings and
     unusable recordings, OSError for files that cannot be read or written."""
-    use_threads(settings)
     codec = Codec.load(settings.codec, threads=settings.threads)
     config = language_config(codec)
     codes = load_codes(settings.placed_data, codec, settings.seed)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from encodec_fast.models.collective import rank, sum_ranks, world
 from encodec_fast.training.checkpoint import LAST, CheckpointStore
@@ -24,10 +25,26 @@ SETTINGS = "settings.yaml"
 SKIPPED = "skipped.tsv"
 
 
-def use_threads(settings: RunSettings) -> None:
-    """Sets PyTorch up for a run's process."""
+@contextlib.contextmanager
+def processes(settings: RunSettings) -> Iterator[None]:
+    """This process's threads and, under torchrun, its place among the others."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    try:
+        if together:
+            device = _device(settings.device)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            distributed.init_process_group(backend)
+        yield
+    finally:
+        if together and distributed.is_initialized():
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 class Run:
@@ -50,9 +67,10 @@ class Run:
         self.skipped: dict[str, str] = {}
         self._stopped = False
         self.resuming()
-        if rank() == 0:
-            text = f"{TASK}: {settings.task}\n{as_yaml(settings)}"
-            (self.out / SETTINGS).write_text(text, encoding="utf-8")
+        listed = self.out / self._skipped_name()
+        if listed.exists():
+            lines = listed.read_text(encoding="utf-8").splitlines()
+            self.skipped = dict(line.partition("\t")[::2] for line in lines)
 
     def resuming(self) -> bool:
         """Whether there is a checkpoint to go on from."""
@@ -78,11 +96,13 @@ class Run:
     def run(self) -> None:
         """Train until the time or the steps are used up. Asked to end (SIGTERM, Ctrl-C) it ends
         after the step that it is in, saves, and raises SystemExit."""
+        self._write_settings()
         with self._signals():
             self._run()
             self.save()
-        if self.skipped and rank() == 0:
-            print(f"{len(self.skipped)} recordings skipped, see {self.out / SKIPPED}", flush=True)
+        if self.skipped:
+            listed = self.out / self._skipped_name()
+            print(f"{len(self.skipped)} recordings skipped, see {listed}", flush=True)
         if self._stopped:
             sys.exit(f"stopped at step {self.step}: resume=true goes on from there")
 
@@ -122,12 +142,24 @@ class Run:
         timed = 0.0 if minutes is None else self.elapsed / (60 * minutes)
         return min(1.0, max(self.step / steps, timed))
 
+    def _write_settings(self) -> None:
+        """Once the run is known to be this folder's."""
+        if rank() == 0:
+            partial = self.out / f"{SETTINGS}.partial"
+            text = f"{TASK}: {self._bounds.task}\n{as_yaml(self._bounds)}"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self.out / SETTINGS)
+
+    def _skipped_name(self) -> str:
+        """Each process has a list of its own."""
+        return SKIPPED if rank() == 0 else f"{rank()}.{SKIPPED}"
+
     def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
         """List recordings that cannot be used, each once, with the reason."""
         for source, reason in skipped:
             if source not in self.skipped:
                 self.skipped[source] = reason
-                with (self.out / SKIPPED).open("a", encoding="utf-8") as listed:
+                with (self.out / self._skipped_name()).open("a", encoding="utf-8") as listed:
                     listed.write(f"{source}\t{' '.join(reason.split())}\n")
 
     def progress_line(self) -> ProgressLine:

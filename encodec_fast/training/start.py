@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-from torch import distributed
 
 from encodec_fast.models.collective import rank
 from encodec_fast.models.export import export_model
@@ -16,6 +11,7 @@ from encodec_fast.store import SUFFIX
 from encodec_fast.training.codec_settings import CodecSettings
 from encodec_fast.training.codec_trainer import CodecTrainer
 from encodec_fast.training.configuration import load_settings, read_task
+from encodec_fast.training.run import processes
 
 
 def train(config: str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -36,7 +32,7 @@ def train(config: str | Path, overrides: Sequence[str] = ()) -> Path:
 def train_codec(settings: CodecSettings) -> Path:
     """Train a codec; returns its program in the run's folder, with the averaged weights in
     float16."""
-    with processes(settings.threads):
+    with processes(settings):
         trainer = CodecTrainer(settings)
         trainer.run()
         target = trainer.out / (trainer.config.name + SUFFIX)
@@ -44,21 +40,3 @@ def train_codec(settings: CodecSettings) -> Path:
             export_model(trainer.averaged_model(), target, "float16")
             print(f"the model: {target}", flush=True)
         return target
-
-
-@contextmanager
-def processes(threads: int) -> Iterator[None]:
-    """This process's threads and, under torchrun, its place among the others."""
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()

@@ -32,7 +32,7 @@ class Validation:
             if chosen.steps
             else []
         )
-        self._config = config
+        self._shown = False  # the originals
 
     @torch.no_grad()
     def run(self, model: EncodecModel, monitor: Monitor, step: int) -> dict[str, float]:
@@ -50,8 +50,10 @@ class Validation:
                 name = f"{kind}/{source}"
                 monitor.audio(step, f"{name}/decoded", y[0])
                 monitor.spectrogram(step, f"{name}/decoded", y[0])
-                monitor.audio(0, f"{name}/original", x[0])
-                monitor.spectrogram(0, f"{name}/original", x[0])
+                if not self._shown:
+                    monitor.audio(step, f"{name}/original", x[0])
+                    monitor.spectrogram(step, f"{name}/original", x[0])
+        self._shown = True
         means = {
             kind: torch.tensor(values, dtype=torch.float64).mean(dim=0).tolist()
             for kind, values in found.items()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from recordings import write_corpus
 
 from encodec_fast.models.config import CONFIGS, ModelConfig
@@ -16,6 +17,7 @@ from encodec_fast.training.codec_settings import (
     QuantizerSettings,
     ValidationSettings,
 )
+from encodec_fast.training.data import Batch
 from encodec_fast.training.data_settings import DataSettings, ReverbSettings
 from encodec_fast.training.run_settings import OptimizerSettings
 from encodec_fast.training.sources import SourceSettings
@@ -58,3 +60,12 @@ def tiny_settings(folder: Path, architecture: ModelConfig = TINY, **changes: Any
         validation=ValidationSettings(steps=4, clips=2, seconds=0.5, examples=1),
     )
     return replace(settings, **changes)
+
+
+def noise_batch(settings: CodecSettings, seed: int = 1) -> Batch:
+    """A batch of white noise."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (settings.batch, settings.config.channels, settings.samples)
+    waves = 0.2 * torch.randn(shape, generator=generator)
+    names = [f"noise{index}" for index in range(settings.batch)]
+    return Batch(waves, ["speech"] * settings.batch, names, [])

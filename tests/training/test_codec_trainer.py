@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from codec_runs import ALL, TINY, tiny_settings
+from codec_runs import ALL, TINY, noise_batch, tiny_settings
 
 import encodec_fast
 from encodec_fast.models.checkpoints import load_checkpoint
@@ -22,7 +22,6 @@ from encodec_fast.training.codec_settings import (
 )
 from encodec_fast.training.codec_trainer import CodecTrainer
 from encodec_fast.training.configuration import load_settings
-from encodec_fast.training.data import Batch
 from encodec_fast.training.non_finite import NonFiniteLoss
 from encodec_fast.training.start import train_codec
 
@@ -34,14 +33,6 @@ SEGMENTED = replace(
     codebook_size=16,
     bandwidths=(0.6, 1.2),
 )
-
-
-def noise_batch(settings: CodecSettings, seed: int = 1) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (settings.batch, settings.config.channels, settings.samples)
-    waves = 0.2 * torch.randn(shape, generator=generator)
-    names = [f"noise{index}" for index in range(settings.batch)]
-    return Batch(waves, ["speech"] * settings.batch, names, [])
 
 
 def test_a_run_leaves_a_model_that_codes(tmp_path: Path) -> None:
@@ -201,30 +192,8 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"n_filters: expected 4, found 2"):
         CodecTrainer(tiny_settings(tmp_path, other, resume=True))
     no_adversary = LossSettings(weights={"mel": 1.0})
-    with pytest.raises(ValueError, match="trained with adversary"):
+    with pytest.raises(ValueError, match=r"adversary: expected None, found"):
         CodecTrainer(tiny_settings(tmp_path, losses=no_adversary, resume=True))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"losses": {"weights": {"adversarial": 1.0}}}, "l1, snr or mel"),
-        ({"losses": {"weights": {"mle": 1.0}}}, "'mle'"),
-        ({"losses": {"mel": "none"}}, "paper, audiocraft"),
-        ({"adversary": {"preset": "big"}}, "preset"),
-        ({"quantizer": {"draw": "none"}}, "draw"),
-        ({"quantizer": {"weights": {"7": 1.0}}}, "kbps of 0.3, 0.6"),
-        ({"validation": {"bandwidth": 7.0}}, "not supported"),
-        ({"validation": {"clips": 0}}, "clips"),
-    ],
-)
-def test_wrong_settings_are_named(
-    tmp_path: Path, changes: dict[str, dict[str, object]], message: str
-) -> None:
-    settings = tiny_settings(tmp_path)
-    with pytest.raises(ValueError, match=message):
-        ((name, values),) = changes.items()
-        replace(settings, **{name: replace(getattr(settings, name), **values)})
 
 
 def test_average_weights_follow_the_formula() -> None:
@@ -236,10 +205,3 @@ def test_average_weights_follow_the_formula() -> None:
         average.update(layer, step)
         total, count = 0.9 * total + layer.weight.detach().double(), 0.9 * count + 1
     torch.testing.assert_close(average.state["weight"].double(), total / count)
-
-
-@pytest.mark.parametrize("name", ["encodec_24khz", "encodec_48khz", "nano_24khz", "stereo_48khz"])
-def test_our_configurations_are_valid(name: str, tmp_path: Path) -> None:
-    settings = load_settings(CodecSettings, name, [f"out={tmp_path}", "audio=there"])
-    assert settings.config.name == name
-    assert settings.placed_data.train[0].path == str(Path("there") / "MANIFEST.csv")
