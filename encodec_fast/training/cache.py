@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import json
 import os
+import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encodec_fast.audio import AudioReader
-from encodec_fast.training.reading import Crop, opened_source
+from encodec_fast.output import naming
+from encodec_fast.training.reading import Crop, Float32, opened_source, reason_of, state_of
 from encodec_fast.training.sources import Recording
 
 _FULL_SCALE = 32767
-_DISK = (errno.ENOSPC, errno.EDQUOT)  # full: the fault of no recording
 
 
 class Entry(NamedTuple):
@@ -37,6 +38,8 @@ class RecordingCache:
 
     The file's name is a hash of the recordings (names, sizes and times of change), so other
     recordings get another file. Samples are int16 [frames, channels], clipped at full scale.
+    Raises ValueError where none of the recordings is usable and for a file that is damaged; OSError
+    where the cache cannot be written, or a recording not be read for no fault of its own.
     """
 
     def __init__(
@@ -47,9 +50,10 @@ class RecordingCache:
         name = f"recordings_{sample_rate}_{channels}_{_hash(recordings)}"
         self.path = folder / f"{name}.s16"
         index = folder / f"{name}.json"
+        _remove_abandoned(folder)
         if not (self.path.exists() and index.exists()):
             self._build(recordings, index)
-        self.entries = [Entry(*entry) for entry in json.loads(index.read_text(encoding="utf-8"))]
+        self.entries = _read_index(index)
         frames = sum(entry.frames for entry in self.entries)
         expected, found = frames * channels * 2, self.path.stat().st_size
         if len(self.entries) != len(recordings) or expected != found:
@@ -58,17 +62,16 @@ class RecordingCache:
 
     def _build(self, recordings: Sequence[Recording], index: Path) -> None:
         # Processes that start together each write a file of their own; the last one stays.
-        partial = self.path.with_suffix(f".{uuid.uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as target:
-                entries: list[Entry] = []
-                start = 0
-                for recording in recordings:
-                    entry = self._append(recording, start, lambda x: x.tofile(target))
-                    start += entry.frames
-                    target.truncate(start * self.channels * 2)
-                    target.seek(0, os.SEEK_END)
-                    entries.append(entry)
+        with naming(str(self.path)), _partial_file(self.path) as (partial, target):
+            entries: list[Entry] = []
+            start = 0
+            for recording in recordings:
+                entry = self._append(recording, start, target)
+                start += entry.frames
+                target.truncate(start * self.channels * 2)
+                target.seek(0, os.SEEK_END)
+                entries.append(entry)
+            target.close()
             if all(entry.reason for entry in entries):  # nothing to keep: the next run tries again
                 raise ValueError(
                     f"cache: expected a usable recording, found none in {len(entries)} "
@@ -78,30 +81,32 @@ class RecordingCache:
             listed.write_text(json.dumps(entries), encoding="utf-8")
             listed.replace(index)
             partial.replace(self.path)
-        finally:
-            partial.unlink(missing_ok=True)
 
-    def _append(
-        self, recording: Recording, start: int, write: Callable[[NDArray[np.int16]], None]
-    ) -> Entry:
+    def _append(self, recording: Recording, start: int, target: IO[bytes]) -> Entry:
         frames, peak = 0, 0.0
-        try:
-            with (
-                opened_source(recording) as source,
-                AudioReader(source, self.sample_rate, self.channels) as reader,
-            ):
-                for block in reader.blocks():
-                    clipped = np.clip(block, -1, 1).T
-                    peak = max(peak, float(np.abs(clipped).max()))
-                    frames += len(clipped)
-                    write(np.ascontiguousarray(np.rint(clipped * _FULL_SCALE).astype(np.int16)))
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _DISK:
-                raise
-            return Entry(start, 0, 0.0, str(error))
+        blocks = self._decoded(recording)
+        while True:
+            try:
+                block = next(blocks, None)
+            except (OSError, ValueError) as error:
+                return Entry(start, 0, 0.0, reason_of(recording, error))
+            if block is None:
+                break
+            clipped = np.clip(block, -1, 1).T
+            peak = max(peak, float(np.abs(clipped).max()))
+            frames += len(clipped)
+            # Not within the `try`: a full disk is the fault of no recording.
+            target.write(np.rint(clipped * _FULL_SCALE).astype(np.int16).tobytes())
         if not peak > 0:
             return Entry(start, 0, 0.0, "silent")
         return Entry(start, frames, peak, "")
+
+    def _decoded(self, recording: Recording) -> Iterator[Float32]:
+        with (
+            opened_source(recording) as source,
+            AudioReader(source, self.sample_rate, self.channels) as reader,
+        ):
+            yield from reader.blocks()
 
     def read(self, number: int) -> NDArray[np.int16]:
         """Recording `number`, int16 [frames, channels], a view of the mapped file."""
@@ -128,10 +133,55 @@ class RecordingCache:
 def _hash(recordings: Sequence[Recording]) -> str:
     digest = hashlib.sha256()
     for recording in recordings:
-        try:
-            status = Path(recording.path).stat()
-            seen = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            seen = "missing"
-        digest.update(f"{recording.name}\0{recording.start} {recording.size} {seen}\n".encode())
+        text = f"{recording.name}\0{recording.start} {recording.size} {state_of(recording)}\n"
+        digest.update(text.encode("utf-8", "surrogatepass"))  # names may be any bytes
     return digest.hexdigest()[:16]
+
+
+def _read_index(path: Path) -> list[Entry]:
+    try:
+        entries = [Entry(*entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        if any([type(part) for part in entry] != [int, int, float, str] for entry in entries):
+            raise ValueError("other values than places, peaks and reasons")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: expected the list of a cache, found {error}: remove it"
+        ) from None
+    return entries
+
+
+@contextlib.contextmanager
+def _partial_file(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A new file beside `path` to write it to, removed if it is still there in the end."""
+    while True:
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        with partial.open("xb") as file:
+            with contextlib.suppress(OSError):  # no locks here: it is not taken for abandoned then
+                _lock(file)
+            if not partial.exists():  # it was, before it had its lock
+                continue
+            try:
+                yield partial, file
+            finally:
+                with contextlib.suppress(OSError):  # a full disk, told before
+                    file.close()  # Windows removes no open file
+                for left in (partial, partial.with_suffix(".json")):
+                    left.unlink(missing_ok=True)
+            return
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the partial files of processes that are gone, which hold no lock any more."""
+    for partial in folder.glob("recordings_*.partial"):
+        with contextlib.suppress(OSError):
+            with partial.open("rb") as file:
+                _lock(file)
+            partial.unlink()
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file until it is closed. Raises OSError where another process did, or none can."""
+    if sys.platform != "win32":  # where open files cannot be removed anyway
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from encodec_fast.audio import AudioReader
 from encodec_fast.codec import Codec
+from encodec_fast.training.corpus import divide
 from encodec_fast.training.lm_settings import CodeDataSettings
-from encodec_fast.training.reading import opened_source
-from encodec_fast.training.sources import Recording, find_recordings, held_out
+from encodec_fast.training.reading import opened_source, reason_of, state_of
+from encodec_fast.training.sources import Recording
 
 Float32 = NDArray[np.float32]
 Codes = NDArray[np.uint16]
@@ -50,17 +51,14 @@ def load_codes(settings: CodeDataSettings, codec: Codec, seed: int) -> TrainingC
     """The codes of the recordings of `settings`, made where the cache lacks them.
 
     Recordings cut from the same original are held out together; those are never varied or mixed.
-    Raises ValueError where no recording is left for training or for validation, and whatever
-    `find_recordings` raises.
+    Raises ValueError where no recording is left for training or for validation and for a file of
+    codes that is damaged, OSError where a recording cannot be read for no fault of its own, and
+    whatever `find_recordings` raises.
     """
     folder = Path(settings.cache)
     folder.mkdir(parents=True, exist_ok=True)
-    train = [found for source in settings.train for found in find_recordings(source)]
-    valid = [found for source in settings.valid for found in find_recordings(source)]
-    if not valid:
-        held = held_out([recording.name for recording in train])
-        valid = [recording for recording, out in zip(train, held, strict=True) if out]
-        train = [recording for recording, out in zip(train, held, strict=True) if not out]
+    parts, valid = divide(settings.train, settings.valid, judged=True)
+    train = [recording for part in parts for recording in part]
     coder = _Coder(codec, folder, seed)
     plain, skipped = coder.code(train)
     judged, unusable = coder.code(valid)
@@ -90,14 +88,15 @@ class _Coder:
     ) -> tuple[list[CodedRecording], list[tuple[str, str]]]:
         """The usable ones coded, as they are (copy 0) or varied, and why the others are not."""
         key = [self._codec.program.hash, str(copy), str(self._seed) if copy else ""]
-        key += [f"{found.path} {found.start} {found.size} {_state(found)}" for found in recordings]
-        digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+        key += [
+            f"{found.path} {found.start} {found.size} {state_of(found)}" for found in recordings
+        ]
+        text = "\n".join(key).encode("utf-8", "surrogatepass")  # names may be any bytes
+        digest = hashlib.sha256(text).hexdigest()[:16]
         path = self._folder / f"codes_{self._codec.name}_{digest}.npz"
         if not path.exists():
             self._make(path, recordings, copy)
-        with np.load(path) as stored:
-            codes, lengths, counts = stored["codes"], stored["lengths"], stored["counts"]
-            seconds, reasons = stored["seconds"], stored["reasons"]
+        codes, lengths, counts, seconds, reasons = _stored(path, len(recordings))
         segments = iter(np.split(codes, np.cumsum(lengths)[:-1], axis=1))
         coded, skipped = [], []
         for recording, count, length, reason in zip(
@@ -122,9 +121,7 @@ class _Coder:
                 samples = wave.shape[1]
                 found = self._codec.encode(wave, bandwidth=None).codes
             except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EMFILE):
-                    raise  # the machine's fault, not the recording's
-                reason = str(error) or type(error).__name__
+                reason = reason_of(recordings[number], error)
             segments += found
             counts.append(len(found))
             seconds.append(samples / self._codec.sample_rate)
@@ -165,12 +162,24 @@ class _Coder:
         return wave
 
 
-def _state(recording: Recording) -> str:
+def _stored(path: Path, recordings: int) -> list[NDArray[Any]]:
+    """Codes, lengths of segments, and segments, seconds and reasons of recordings."""
+    names = ("codes", "lengths", "counts", "seconds", "reasons")
     try:
-        status = Path(recording.path).stat()
-    except OSError:
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
+        with np.load(path) as stored:
+            found = [stored[name] for name in names]
+        codes, lengths, *of_recordings = found
+        if (
+            any(len(part) != recordings for part in of_recordings)
+            or of_recordings[0].sum() != len(lengths)
+            or lengths.sum() != codes.shape[1]
+        ):
+            raise ValueError("other numbers of them")
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: expected the codes of {recordings} recordings, found {error}: remove it"
+        ) from None
+    return found
 
 
 def vary(wave: Float32, other: Float32 | None, hop: int, random: np.random.Generator) -> Float32:

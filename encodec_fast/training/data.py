@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from encodec_fast.training.corpus import Skipped, validation_recordings
+from encodec_fast.training.corpus import Skipped, divide
 from encodec_fast.training.data_settings import DataSettings
 from encodec_fast.training.items import Items
-from encodec_fast.training.reading import Crop, Float32, read_crop
+from encodec_fast.training.reading import Crop, Float32, read_crop, reason_of
 from encodec_fast.training.sources import Recording
 
-__all__ = ["Batch", "DataSettings", "open_batches", "validation_clips"]
+__all__ = ["Batch", "DataSettings", "open_batches", "prepare", "validation_clips"]
 
 _PLACES = 8  # of a validation recording where a crop may be silent before it is left out
 
@@ -33,22 +34,36 @@ class Batch(NamedTuple):
     skipped: Skipped
 
 
-class _Batches(Dataset[Batch]):
-    """One rank's part of each batch, by the number of the batch."""
+class _Batches(Dataset["Batch | OSError | ValueError"]):
+    """One rank's part of each batch, by the number of the batch; or the error in making it, which
+    DataLoader would turn into a worker's traceback."""
 
     def __init__(self, items: Items, batch: int, rank: int, world: int) -> None:
         self._items, self._batch = items, batch
         share = batch // world
         self._places = range(rank * share, (rank + 1) * share)
 
-    def __getitem__(self, step: int) -> Batch:
-        items = [self._items[step * self._batch + place] for place in self._places]
+    def __getitem__(self, step: int) -> Batch | OSError | ValueError:
+        try:
+            items = [self._items[step * self._batch + place] for place in self._places]
+        except (OSError, ValueError) as error:
+            return error
         return Batch(
             torch.from_numpy(np.stack([item.wave for item in items])),
             [item.kind for item in items],
             [item.source for item in items],
             [entry for item in items for entry in item.skipped],
         )
+
+
+def prepare(settings: DataSettings, sample_rate: int, channels: int, samples: int) -> None:
+    """Make the cache of `settings`, where there is one to make; all else is left to `open_batches`,
+    which takes the same arguments and raises the same errors.
+
+    It takes long and ends at once when it is interrupted: call it before signals are handled.
+    """
+    if settings.cache is not None:
+        Items(settings, sample_rate, channels, samples, seed=0)
 
 
 def open_batches(
@@ -80,6 +95,7 @@ def open_batches(
         batch_size=None,
         sampler=itertools.count(start_step),
         num_workers=settings.workers,
+        worker_init_fn=_ignore_signals if settings.workers else None,
         prefetch_factor=4 if settings.workers else None,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would draw from the trainer's random numbers
@@ -87,9 +103,20 @@ def open_batches(
     return _tell_once(loader, items.corpus.skipped)
 
 
-def _tell_once(loader: DataLoader[Batch], skipped: Skipped) -> Iterator[Batch]:
+def _ignore_signals(_worker: int) -> None:
+    # A terminal and most schedulers signal all processes of a group. The one that trains ends its
+    # workers when it is done; a worker that ended before it would be an error there.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _tell_once(
+    loader: DataLoader[Batch | OSError | ValueError], skipped: Skipped
+) -> Iterator[Batch]:
     told: set[str] = set()
     for found in loader:
+        if isinstance(found, Exception):
+            raise found
         news = dict(reversed([*skipped, *found.skipped]))
         yield found._replace(skipped=[pair for pair in news.items() if pair[0] not in told])
         told |= news.keys()
@@ -105,7 +132,7 @@ def validation_clips(
     Raises ValueError where no recording is usable, OSError where a source does not exist.
     """
     random = np.random.default_rng(0)
-    recordings = validation_recordings(settings.train, settings.valid)
+    _, recordings = divide(settings.train, settings.valid, judged=True)
     queues: dict[str, list[Recording]] = {}
     for place in random.permutation(len(recordings)):
         queues.setdefault(recordings[place].kind, []).append(recordings[place])
@@ -140,7 +167,8 @@ def _audible_crop(
     for _ in range(_PLACES):
         try:
             crop = read_crop(recording, sample_rate, channels, samples, float(random.random()))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            reason_of(recording, error)  # raises what is no fault of the recording's
             return None
         if float(np.square(crop.wave).mean()) >= quietest**2:
             return crop

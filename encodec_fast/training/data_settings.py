@@ -25,15 +25,6 @@ class MixingStrategy:
             raise ValueError(f"sources: expected 1 to 16, found {self.sources}")
 
 
-# s1 to s4 of the paper (4.1, A.1), with its datasets by kind.
-PAPER_MIXING = (
-    MixingStrategy(0.32, 1, ("music",)),
-    MixingStrategy(0.32, 1, ("speech", "sound")),
-    MixingStrategy(0.24, 2),
-    MixingStrategy(0.12, 3, ("speech", "sound")),
-)
-
-
 @dataclass(frozen=True)
 class ReverbSettings:
     """With `probability` an item is played in a room, except a single recording of `dry_kinds`.

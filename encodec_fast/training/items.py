@@ -35,10 +35,12 @@ class Items:
         self._settings, self._seed = settings, seed
         self._sample_rate, self._channels = sample_rate, channels
         self.corpus = Corpus(
-            settings.train, sample_rate, channels, samples, settings.cache, not settings.valid
+            settings.train, settings.valid, sample_rate, channels, samples, settings.cache
         )
         self._weights = self._kind_weights()
         self._chances = [self._chances_of(strategy) for strategy in settings.mixing]
+        probabilities = np.array([strategy.probability for strategy in settings.mixing])
+        self._probabilities = probabilities / probabilities.sum()
         if settings.pan and channels != 2:
             raise ValueError(f"pan: expected 0 for {channels} channels, found {settings.pan}")
         rooms = settings.reverb.folder if settings.reverb.probability else None
@@ -80,8 +82,7 @@ class Items:
     def _draw(self, random: np.random.Generator, skipped: Skipped) -> Item | None:
         """One item, or None where one of its recordings or their sum is not usable."""
         settings = self._settings
-        probabilities = [strategy.probability for strategy in settings.mixing]
-        choice = int(random.choice(len(probabilities), p=np.array(probabilities)))
+        choice = int(random.choice(len(self._probabilities), p=self._probabilities))
         kinds, chances = self._chances[choice]
         drawn = [
             kinds[int(random.choice(len(kinds), p=chances))]

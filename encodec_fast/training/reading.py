@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -15,11 +17,18 @@ import soundfile
 from numpy.typing import NDArray
 
 from encodec_fast.audio import check_samples, convert_audio, sound_errors, sound_path
+from encodec_fast.output import naming
 from encodec_fast.training.sources import Recording
 
 Float32 = NDArray[np.float32]
 _MARGIN = 256  # frames beside a crop that the resampler needs to settle
 _EXCERPTS = 8  # of a second each, evenly spread: what the level of a long recording is taken from
+# Errors that tell of one file. All others are the machine's: a full disk, a device that fails, too
+# many open files, memory that is used up.
+_OF_THE_FILE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
+    errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO,
+)  # fmt: skip
 _NO_LENGTH = 1 << 50  # libsndfile gives the largest integer where the header has none
 
 
@@ -69,6 +78,44 @@ def opened_source(recording: Recording) -> Iterator[Path | IO[bytes]]:
         return
     with path.open("rb") as file:
         yield Window(file, recording.start, recording.size)  # type: ignore[misc]
+
+
+def reason_of(recording: Recording, error: OSError | ValueError) -> str:
+    """Why a recording cannot be used, from the error that reading it raised.
+
+    Raises OSError instead where that is no fault of its file, which may well be read the next time.
+    """
+    found: Exception = error
+    if isinstance(error, OSError) and error.errno is None:
+        # libsndfile's, to which what cannot be read is no audio: the operating system knows better.
+        try:
+            with naming(recording.name), opened_source(recording) as source:
+                _read_through(source)
+        except OSError as told:
+            found = told
+    if isinstance(found, OSError) and found.errno not in (None, *_OF_THE_FILE):
+        raise found
+    return str(error) or type(error).__name__
+
+
+def _read_through(source: Path | IO[bytes]) -> None:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            _read_through(file)
+        return
+    while source.read(1 << 20):
+        pass
+
+
+def state_of(recording: Recording) -> str:
+    """Changes with a recording's file: its size and time of change."""
+    try:
+        status = Path(recording.path).stat()
+    except (OSError, ValueError):  # ValueError: no path at all
+        return "missing"
+    if not os.access(recording.path, os.R_OK):
+        return "unreadable"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
-"""Where training recordings come from: folders, manifests, tar archives; and what is held out."""
+"""Where training recordings come from: folders, manifests, tar archives."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -15,7 +17,6 @@ _FORMATS = "wav flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 voc"
 SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 MANIFESTS = (".csv", ".jsonl")
 UNKNOWN = "unknown"  # the kind of recordings that nobody gave one
-HELD_OUT = 16  # one in so many originals is kept for validation
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ class Recording(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """What a source lists: a file or a part of one, and the columns beside it."""
+    """What a source lists: a file or a part of one, and the columns beside it, which `stated` in an
+    error says the place of."""
 
     path: str
+    stated: str
     columns: dict[str, Any]
     start: int | None = None
     size: int = 0
@@ -91,23 +94,6 @@ def find_recordings(source: SourceSettings) -> list[Recording]:
     return chosen
 
 
-def held_out(names: Sequence[str]) -> list[bool]:
-    """Which recordings are for validation: every 16th original, with all that was cut from it
-    (file names that differ in a number of up to four digits at the end). Of fewer originals it is
-    the last; a single one is never held out."""
-    originals = [_original(PurePosixPath(name.replace("\\", "/")).stem) for name in names]
-    order = {name: place for place, name in enumerate(dict.fromkeys(originals))}
-    if len(order) == 1:
-        return [False] * len(names)
-    chosen = min(HELD_OUT // 2, len(order) - 1)
-    return [order[name] % HELD_OUT == chosen for name in originals]
-
-
-def _original(stem: str) -> str:
-    # Longer numbers are identifiers of recordings of their own.
-    return re.sub(r"(?<!\d)_?\d{1,4}$", "", stem) or stem
-
-
 def _expand(path: Path) -> list[Path]:
     if path.exists():
         return [path]
@@ -119,17 +105,28 @@ def _expand(path: Path) -> list[Path]:
 
 def _list(path: Path) -> Iterator[_Row]:
     if path.is_dir():
-        # Names that begin with a dot are other programs' notes, not recordings.
-        files = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES)
-        return (_Row(str(file), {}) for file in files if file.is_file())
+        files = sorted(file for file in _files(path) if file.suffix.lower() in SUFFIXES)
+        return (_Row(str(file), str(file), {}) for file in files if file.is_file())
     suffix = path.suffix.lower()
     if suffix in MANIFESTS:
         return _manifest(path)
     if suffix == ".tar":
         return _archive(path)
     if suffix in SUFFIXES:
-        return iter([_Row(str(path), {})])
+        return iter([_Row(str(path), str(path), {})])
     raise ValueError(f"{path}: expected a folder, .csv, .jsonl, .tar or an audio file")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder but those whose name, or a folder's below it, begins with a dot:
+    those are other programs' notes, not recordings. Raises OSError for a folder it cannot read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for below, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(below, name) for name in names if not name.startswith("."))
 
 
 def _manifest(path: Path) -> Iterator[_Row]:
@@ -141,7 +138,8 @@ def _manifest(path: Path) -> Iterator[_Row]:
                     raise ValueError(
                         f"line {number}: expected a column 'path', found {', '.join(columns)}"
                     )
-                yield _Row(str(path.parent / columns["path"]), columns)
+                place = f"{path}: line {number}"
+                yield _Row(str(path.parent / columns["path"]), place, columns)
     except (ValueError, csv.Error) as error:  # also what is no UTF-8
         raise ValueError(f"{path}: {error}") from None
 
@@ -160,7 +158,7 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             columns = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number}: expected a JSON object ({error})") from None
         if not isinstance(columns, dict):
             raise ValueError(f"line {number}: expected a JSON object, found {line.strip()[:40]!r}")
@@ -182,13 +180,28 @@ def _archive(path: Path) -> Iterator[_Row]:
                     found.append((key, member))
                 elif place.suffix.lower() == ".json":
                     columns[key] = _member_columns(archive, member)
+            _check_end(archive)
     except tarfile.TarError as error:
         raise ValueError(f"{path}: expected an uncompressed tar archive: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     for key, member in found:
         row = {**columns.get(key, {}), "path": member.name}
-        yield _Row(str(path), row, member.offset_data, member.size)
+        yield _Row(str(path), f"{path}: {member.name}", row, member.offset_data, member.size)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raises ValueError for what follows the last member: tarfile takes a damaged header for the
+    end, and all that comes after it would be lost."""
+    stream = archive.fileobj
+    assert stream is not None  # it is open
+    stream.seek(archive.offset)
+    while block := stream.read(1 << 20):
+        if block.strip(b"\0"):
+            raise ValueError(
+                f"expected zeros from byte {archive.offset} to the end of the archive, "
+                "found a damaged header or a second archive"
+            )
 
 
 def _member_columns(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
@@ -196,7 +209,7 @@ def _member_columns(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[s
     assert stream is not None  # a regular file
     try:
         columns = json.load(stream)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{member.name}: expected JSON ({error})") from None
     return columns if isinstance(columns, dict) else {}
 
@@ -232,6 +245,12 @@ def _text(row: _Row, column: str) -> str:
 def _recording(row: _Row, source: SourceSettings) -> Recording:
     kind = str(row.columns.get("kind") or source.kind or UNKNOWN)
     seconds, peak = _number(row, "seconds"), _number(row, "peak")
+    for column, number in (("seconds", seconds), ("peak", peak)):
+        if number is not None and not 0 <= number < math.inf:
+            raise ValueError(
+                f"{row.stated}: column {column!r}: expected a finite number of at least 0, "
+                f"found {row.columns[column]!r}"
+            )
     return Recording(row.name, row.path, kind, row.start, row.size, seconds, peak)
 
 
@@ -241,7 +260,7 @@ def _number(row: _Row, column: str) -> float | None:
         return None
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: a very long integer
         raise ValueError(
-            f"{row.name}: column {column!r}: expected a number, found {value!r}"
+            f"{row.stated}: column {column!r}: expected a number, found {str(value)[:40]!r}"
         ) from None

@@ -7,6 +7,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from encodec_fast.training.data_settings import MixingStrategy
+
+# s1 to s4 of the paper (4.1, A.1), with its datasets by kind.
+PAPER_MIXING = (
+    MixingStrategy(0.32, 1, ("music",)),
+    MixingStrategy(0.32, 1, ("speech", "sound")),
+    MixingStrategy(0.24, 2),
+    MixingStrategy(0.12, 3, ("speech", "sound")),
+)
 HEADER = "path,split,kind,licence\n"
 ROWS = (
     ("a.flac", "train", "speech", "CC0-1.0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,40 @@ def test_a_full_disk_is_no_fault_of_a_recording(
     assert not list((audio.parent / "run").iterdir())
 
 
+def test_a_damaged_file_of_codes_is_named(codec: encodec_fast.Codec, audio: Path) -> None:
+    load(codec, audio, copies=0)
+    for path in (audio.parent / "run").glob("codes_*.npz"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=r"codes_nano.*\.npz: expected the codes of \d rec"):
+            load(codec, audio, copies=0)
+        with np.load(io.BytesIO(content)) as stored:
+            np.savez(path, **{**stored, "counts": stored["counts"] + 1})
+        with pytest.raises(ValueError, match=r"found other numbers of them: remove it"):
+            load(codec, audio, copies=0)
+        path.write_bytes(content)
+
+
+def test_too_many_open_files_are_no_fault_of_a_recording(
+    codec: encodec_fast.Codec, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def refuse(path: Path, *mode: str, **more: str) -> object:
+        if path.name == "b.flac":
+            raise OSError(errno.ENFILE, "Too many open files in system", str(path))
+        return opened(path, *mode, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many"):
+        patched.setattr(Path, "open", refuse)
+        load(codec, audio, copies=0)
+    assert not load(codec, audio, copies=0).skipped
+
+
 def test_one_original_is_too_few(codec: encodec_fast.Codec, audio: Path) -> None:
     lines = (audio / "MANIFEST.csv").read_text().splitlines()
     (audio / "MANIFEST.csv").write_text("\n".join(lines[:2]) + "\n")
-    with pytest.raises(ValueError, match="valid: expected at least one usable recording"):
+    with pytest.raises(ValueError, match=r"valid: expected several originals.*a\.flac"):
         load(codec, audio, copies=0)
     one = SourceSettings(str(audio / "a.flac"))
     other = SourceSettings(str(audio / "b.flac"))

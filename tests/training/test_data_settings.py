@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from recordings import PAPER_MIXING
 from signals import REPOSITORY
 
+from encodec_fast.training.codec_settings import CodecSettings
 from encodec_fast.training.configuration import as_yaml, load_settings
-from encodec_fast.training.data_settings import PAPER_MIXING, DataSettings
+from encodec_fast.training.data_settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ def documented(tmp_path: Path) -> Path:
 def test_the_documented_example_is_read(documented: Path, tmp_path: Path) -> None:
     data = load_settings(Holder, documented).data
     assert data.mixing == PAPER_MIXING
+    given = load_settings(CodecSettings, "encodec_24khz", ["audio=a", "out=b"])
+    assert given.data.mixing == PAPER_MIXING
     assert data.train[0].where == {"split": "train"}
     assert data.train[0].exclude == {"licence": ("GPL", "CC-BY-SA")}
     assert data.train[0].at_least == {"bandwidth_hz": 11500}

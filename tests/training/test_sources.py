@@ -1,9 +1,11 @@
-"""Sources of training recordings: folders, manifests, archives, filters; what is held out."""
+"""Sources of training recordings: folders, manifests, archives, filters."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from encodec_fast.training.sources import (
     Recording,
     SourceSettings,
     find_recordings,
-    held_out,
 )
 
 RATE = 16000
@@ -45,7 +46,8 @@ def sound_bytes(samples: np.ndarray, kind: str) -> bytes:
 
 def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
-    for name in ("z.wav", "a/y.FLAC", "a/b/x.ogg", "a/._y.wav"):
+    (tmp_path / ".trash" / "a").mkdir(parents=True)
+    for name in ("z.wav", "a/y.FLAC", "a/b/x.ogg", "a/._y.wav", ".trash/a/w.wav"):
         kind = Path(name).suffix[1:].upper()
         soundfile.write(tmp_path / name, noise(0.1), RATE, format=kind)
     (tmp_path / "a" / "notes.txt").write_text("no audio")
@@ -54,6 +56,26 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     assert names == ["a/b/x.ogg", "a/y.FLAC", "z.wav"]
     assert {r.kind for r in found} == {"speech"}
     assert {r.kind for r in find_recordings(SourceSettings(str(tmp_path)))} == {UNKNOWN}
+
+    within = find_recordings(SourceSettings(str(tmp_path / ".trash")))
+    assert [Path(r.path).name for r in within] == ["w.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    soundfile.write(tmp_path / "a.wav", noise(0.1), RATE)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="closed"):
+        find_recordings(SourceSettings(str(tmp_path)))
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -93,7 +115,7 @@ def test_manifests_with_filters(tmp_path: Path, form: str) -> None:
         found(where={"splt": "train"})
     with pytest.raises(ValueError, match="leave none of 7 recordings"):
         found(where={"split": "none"})
-    with pytest.raises(ValueError, match=r"b\.wav: column 'split': expected a number"):
+    with pytest.raises(ValueError, match=r"list\.\w+: line \d: column 'split': expected a number"):
         found(where={"path": "b.wav"}, at_least={"split": 1})
 
 
@@ -140,6 +162,8 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         ("d.csv", b"path\n\xff\xfe.wav\n", "can't decode"),
         ("a.jsonl", '{"path": "x.wav"}\n{"path": \n', "line 2: expected a JSON object"),
         ("b.jsonl", '["x.wav"]\n', r"line 1: expected a JSON object, found"),
+        ("d.jsonl", '{"path": "x.wav"}\n' + "[" * 100_000, "line 2: expected a JSON object"),
+        ("e.jsonl", '{"path": "x.wav", "hz": ' + "9" * 9999 + "}", "line 1: expected a JSON"),
         ("c.jsonl", '{"path": 3}\n', "line 1: expected a column 'path'"),
         ("a.tar", "no archive", "expected an uncompressed tar archive"),
         ("a.txt", "x.wav", "expected a folder, .csv, .jsonl, .tar or an audio file"),
@@ -152,20 +176,51 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     write_archive(tmp_path / "bad.tar", {"a.wav": b"", "a.json": b"{"})
     with pytest.raises(ValueError, match=r"bad\.tar: a\.json: expected JSON"):
         find_recordings(SourceSettings(str(tmp_path / "bad.tar")))
+    write_archive(tmp_path / "bad.tar", {"a.wav": b"", "a.json": b"[" * 100_000})
+    with pytest.raises(ValueError, match=r"bad\.tar: a\.json: expected JSON"):
+        find_recordings(SourceSettings(str(tmp_path / "bad.tar")))
     with pytest.raises(ValueError, match=r"where\.split: expected values, found \(\)"):
         SourceSettings("x", where={"split": ()})
 
 
-def test_what_is_cut_from_one_original_is_held_out_together() -> None:
-    names = [f"d/song{letter}_{part}.ogg" for letter in "abcdefghij" for part in (0, 1, 12)]
-    held = [name for name, out in zip(names, held_out(names), strict=True) if out]
-    assert held == [f"d/songi_{part}.ogg" for part in (0, 1, 12)]
-    # Long numbers and numbers alone name recordings of their own.
-    many = [f"d/voice_{n}.mp3" for n in range(19687301, 19687341)]
-    assert [place for place, out in enumerate(held_out(many)) if out] == [8, 24]
-    assert sum(held_out([f"{n:04}.wav" for n in range(40)])) == 2
-    assert held_out(["d/a_1.wav", "d/a_2.wav"]) == [False, False]
-    assert held_out(["d/a_1.wav", "d/b_2.wav"]) == [False, True]
+@pytest.mark.parametrize("column", ["seconds", "peak"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-0.5", "1" + 400 * "0"])
+def test_lengths_and_levels_that_are_none(tmp_path: Path, column: str, value: str) -> None:
+    (tmp_path / "a.csv").write_text(f"path,{column}\na.wav,1\nb.wav,{value}\n")
+    numbers = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    line = f'{{"path": "b.wav", "{column}": {numbers.get(value, value)}}}'
+    (tmp_path / "a.jsonl").write_text('{"path": "a.wav"}\n' + line)
+    for name, number in (("a.csv", 3), ("a.jsonl", 2)):
+        expected = rf"{name}: line {number}: column '{column}': expected a (finite )?number"
+        with pytest.raises(ValueError, match=expected):
+            find_recordings(SourceSettings(str(tmp_path / name)))
+    write_archive(tmp_path / "a.tar", {"b.wav": b"", "b.json": line.encode()})
+    with pytest.raises(ValueError, match=rf"a\.tar: b\.wav: column '{column}': expected a"):
+        find_recordings(SourceSettings(str(tmp_path / "a.tar")))
+
+
+def test_a_damaged_archive_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    members = {f"{n}.wav": sound_bytes(noise(0.1), "WAV") for n in range(3)}
+    write_archive(path, members)
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[1].offset
+        end = archive.getmembers()[2].offset_data + archive.getmembers()[2].size
+    source = SourceSettings(str(path))
+    for content in (whole, whole[: -(-end // 512) * 512], whole + bytes(700)):
+        path.write_bytes(content)
+        assert len(find_recordings(source)) == 3
+    damaged = bytearray(whole)
+    damaged[start + 150] ^= 1  # its checksum
+    zeroed = whole[:start] + bytes(512) + whole[start + 512 :]
+    for content in (bytes(damaged), zeroed, whole[: start + 100], whole + whole):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.tar: expected zeros from byte \d+ to the end"):
+            find_recordings(source)
+    path.write_bytes(whole[: start + 1000])
+    with pytest.raises(ValueError, match=r"a\.tar: expected an uncompressed tar .*end of data"):
+        find_recordings(source)
 
 
 def test_the_corpus_of_the_tests_is_chosen_by_its_manifest(tmp_path: Path) -> None:
