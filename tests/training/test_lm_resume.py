@@ -94,9 +94,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 
 def test_the_settings_of_a_run_are_kept_as_a_configuration(tmp_path: Path) -> None:
-    chosen = trainer(tmp_path, steps=1).settings
+    run = trainer(tmp_path, steps=1)
+    run.run()
     assert read_task(tmp_path / "settings.yaml") == "lm"
-    assert load_settings(LmSettings, tmp_path / "settings.yaml") == chosen
+    assert load_settings(LmSettings, tmp_path / "settings.yaml") == run.settings
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
