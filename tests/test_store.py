@@ -97,3 +97,14 @@ def test_a_bundled_program_finds_an_imported_entropy_model(
     # By name for compressing, by what find_model returns for decompressing.
     assert store.find_entropy("nano_24khz") == imported
     assert store.find_entropy(store.find_model("nano_24khz")) == imported
+
+
+def test_the_bundled_models_keep_to_their_room() -> None:
+    room = {"nano_24khz": 8e6, "stereo_48khz": 12e6}
+    bundled = [stored for stored in store.list_programs() if stored.origin == "bundled"]
+    assert {stored.name for stored in bundled} == set(room)
+    for stored in bundled:
+        assert stored.path.stat().st_size <= room[stored.name]
+        entropy = store.find_entropy(stored.name)
+        assert entropy is not None and entropy.stat().st_size <= 6e6
+    assert sum(path.stat().st_size for path in stored.path.parent.iterdir()) <= 40e6

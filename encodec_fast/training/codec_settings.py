@@ -159,6 +159,13 @@ class CodecSettings(RunSettings):
             check_choice("model", self.model, tuple(CONFIGS))
         config = self.config
         check_name(config.name)
+        if config.causal == (config.segment is not None):
+            raise ValueError(
+                f"architecture.segment: expected one exactly where the model is not causal, found "
+                f"{config.segment!r}"
+            )
+        if config.normalize and config.segment is None:
+            raise ValueError("architecture.normalize: expected only with a segment, found true")
         self._check_length()
         for name in self.quantizer.weights:
             if name not in {f"{bandwidth:g}" for bandwidth in config.bandwidths}:

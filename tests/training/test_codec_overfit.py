@@ -28,7 +28,13 @@ from encodec_fast.training.run_settings import OptimizerSettings
 from encodec_fast.training.sources import SourceSettings
 
 CLIPS = 10
-CONFIG = replace(CONFIGS["nano_24khz"], name="overfit", ratios=(5, 4, 4), codebook_size=256, bandwidths=(9.6,))
+CONFIG = replace(
+    CONFIGS["nano_24khz"],
+    name="overfit",
+    ratios=(5, 4, 4),
+    codebook_size=256,
+    bandwidths=(9.6,),
+)
 
 
 def write_clips(folder: Path) -> NDArray[np.float32]:
@@ -72,7 +78,9 @@ def test_ten_clips_by_heart(tmp_path: Path) -> None:
         seconds=0.32,
         precision="bfloat16",
         average_decay=0.98,
-        optimizer=OptimizerSettings(lr=3e-3, betas=(0.8, 0.98), warmup=20, schedule="cosine", clip=6.0),
+        optimizer=OptimizerSettings(
+            lr=3e-3, betas=(0.8, 0.98), warmup=20, schedule="cosine", clip=6.0
+        ),
         losses=LossSettings(weights={"snr": 1.0, "mel": 0.3}, commitment=6.0, mel="audiocraft"),
         quantizer=QuantizerSettings(plain_steps=100, initial_batches=20, kmeans_iterations=10),
         validation=ValidationSettings(steps=0),

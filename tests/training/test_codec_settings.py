@@ -215,6 +215,9 @@ def test_a_mono_model_becomes_a_stereo_one(tmp_path: Path) -> None:
         ({"validation": {"bandwidth": 7.0}}, "not supported"),
         ({"validation": {"clips": 0}}, "clips"),
         ({"architecture": {"name": "a/b"}}, "not a model name"),
+        ({"architecture": {"causal": False}}, "architecture.segment"),
+        ({"architecture": {"segment": 1.0}}, "architecture.segment"),
+        ({"architecture": {"normalize": True}}, "architecture.normalize"),
     ],
 )
 def test_wrong_settings_are_named(
