@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from report import machine, parser, publish
 
 from encodec_fast import Codec, Codes, _native
+from encodec_fast.chunk_codes import KEY_SECONDS
 from encodec_fast.entropy_model import EntropyModel
 from encodec_fast.evaluation.recordings import Setting, find_recordings, read_recording
 from encodec_fast.segments import Piece
@@ -35,7 +36,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from signals import program_material
 
 CodeArray = NDArray[np.uint16]
-KEY_SECONDS = 10
 MAX_SECONDS = 600.0  # of a recording
 
 
@@ -87,7 +87,8 @@ class Saving:
 
 @dataclass(frozen=True)
 class Use:
-    """How one codebook is used: perplexity per kind, and the share of its entries that occur."""
+    """How one codebook, counted from 1, is used: perplexity per kind, and the share of its entries
+    that occur."""
 
     codebook: int
     perplexity: dict[str, float]
@@ -129,7 +130,7 @@ class FileSize:
 
 def key_chunks(segments: list[CodeArray], n_q: int, codec: Codec) -> Iterator[CodeArray]:
     """The codes that are coded together: the language model starts anew with each."""
-    step = KEY_SECONDS * codec.sample_rate // codec.hop
+    step = round(KEY_SECONDS * codec.sample_rate / codec.hop)
     for codes in segments:
         for first in range(0, codes.shape[1], step):
             yield np.ascontiguousarray(codes[:n_q, first : first + step])
@@ -170,7 +171,7 @@ def uses(codec: Codec, by_kind: dict[str, Coded]) -> list[Use]:
     counts = {kind: counts_of(coded, codec) for kind, coded in by_kind.items()}
     found = {kind: perplexity(values) for kind, values in counts.items()}
     return [
-        Use(k, {kind: float(values[k]) for kind, values in found.items()}, float(alive))
+        Use(k + 1, {kind: float(values[k]) for kind, values in found.items()}, float(alive))
         for k, alive in enumerate((counts["all"] > 0).mean(axis=1))
     ]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,10 @@ def add_evaluate(commands: Any) -> None:
         "models", metavar="MODEL", nargs="+", help="name, program file, or checkpoint"
     )
     command.add_argument(
-        "data", metavar="DATA", help="folder of recordings, with or without a MANIFEST.csv"
+        "data",
+        metavar="DATA",
+        help="folder of recordings, with or without a MANIFEST.csv; a manifest (.csv, .jsonl); "
+        "or a recording",
     )
     command.add_argument(
         "-b",
@@ -63,6 +68,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from encodec_fast.evaluation.table import as_markdown
 
     page = None
+    targets = []
     if args.out is not None:
         try:
             from encodec_fast.evaluation.page import Page
@@ -72,37 +78,45 @@ def _evaluate(args: argparse.Namespace) -> None:
             ) from None
         Path(args.out).mkdir(parents=True, exist_ok=True)
         page = Page(audio=not args.no_audio)
-    with progress_bar("recording") as progress:
-        report = evaluate(
-            args.models,
-            args.data,
-            split=args.split,
-            kind=args.kind,
-            limit=args.limit,
-            bandwidths=args.bandwidth,
-            seconds=args.seconds,
-            jobs=args.jobs,
-            visqol=args.visqol,
-            visqol_model=args.visqol_model,
-            items=0 if page is None else page.items,
-            listen=None if page is None else page.add,
-            progress=progress,
-        )
-    if page is not None:
-        _write(Path(args.out) / JSON_NAME, report.to_json())
-        _write(Path(args.out) / PAGE_NAME, page.html(report))
+        targets += [Path(args.out) / JSON_NAME, Path(args.out) / PAGE_NAME]
+    if args.markdown is not None:
+        targets.append(Path(args.markdown))
+    with _outputs(targets) as outputs:
+        with progress_bar("recording") as progress:
+            report = evaluate(
+                args.models,
+                args.data,
+                split=args.split,
+                kind=args.kind,
+                limit=args.limit,
+                bandwidths=args.bandwidth,
+                seconds=args.seconds,
+                jobs=args.jobs,
+                visqol=args.visqol,
+                visqol_model=args.visqol_model,
+                items=0 if page is None else page.items,
+                listen=None if page is None else page.add,
+                progress=progress,
+            )
+        texts = [] if page is None else [report.to_json(), page.html(report)]
+        if args.markdown is not None:
+            texts.append(as_markdown(report))
+        for output, text in zip(outputs, texts, strict=True):
+            # Names of files need not be text.
+            output.path.write_text(text, encoding="utf-8", errors="backslashreplace")
     if args.markdown is None:
         print(as_markdown(report), end="")
-    else:
-        _write(Path(args.markdown), as_markdown(report))
     _tell_skipped(report)
+
+
+@contextlib.contextmanager
+def _outputs(targets: Sequence[Path]) -> Iterator[list[OutputFile]]:
+    """Files that appear together at the end. They are opened before the run, so that a place that
+    cannot be written costs no time."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(OutputFile(target, overwrite=True)) for target in targets]
 
 
 def _tell_skipped(report: Report) -> None:
     for skipped in report.skipped:
         say(f"warning: skipped {one_line(skipped.path)}: {one_line(skipped.reason)}")
-
-
-def _write(path: Path, text: str) -> None:
-    with OutputFile(path, overwrite=True) as output:
-        output.path.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from programs import tiny_program
+from programs import describe, tiny_program, write_program
 from signals import synthetic_clip
 
 from encodec_fast import cli
@@ -89,7 +90,7 @@ def test_files(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_arguments(error: Callable[..., str]) -> None:
     assert "1.5 kbps" in error(MODEL, "data", "-b", "1.5")
     assert "nosuch not found" in error("nosuch", "data")
-    assert "no folder or manifest at none" in error(MODEL, "none")
+    assert "no folder or file at none" in error(MODEL, "none")
     assert "given twice" in error(MODEL, MODEL, "data")
     assert "limit" in error(MODEL, "data", "--limit", "0")
     assert "visqol: no file at none" in error(MODEL, "data", "--visqol", "none")
@@ -106,9 +107,62 @@ def test_without_the_extra(error: Callable[..., str], monkeypatch: pytest.Monkey
     assert "encodec-fast[evaluate]" in error(MODEL, "data", "--out", "out")
 
 
-def test_a_report_that_cannot_be_written(
+def test_a_place_that_cannot_be_written_costs_no_time(
+    error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    Path("file").touch()
+    Path("out/index.html").mkdir(parents=True)
+    Path("locked").mkdir()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the run began")
+
+    monkeypatch.setattr("encodec_fast.evaluation.run.evaluate", never)
+    assert "none/t.md: its folder does not exist" in error(MODEL, "data", "--markdown", "none/t.md")
+    assert "out/index.html is a folder" in error(MODEL, "data", "--out", "out")
+    assert "file" in error(MODEL, "data", "--out", "file")
+    assert "file/in" in error(MODEL, "data", "--out", "file/in")
+    touch = Path.touch
+
+    def locked(path: Path, **options: bool) -> None:  # root may write everywhere
+        if "locked" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        touch(path, **options)
+
+    monkeypatch.setattr(Path, "touch", locked)
+    assert "locked/evaluation.json: Permission denied" in error(MODEL, "data", "--out", "locked")
+
+
+def test_a_failed_run_leaves_the_files_before(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    Path("file").touch()
-    assert cli.main(["evaluate", MODEL, "data", "--markdown", "none/t.md", "--jobs", "1"]) == 1
-    assert "folder does not exist" in capsys.readouterr().err
+    Path("t.md").write_text("before")
+    before = set(tmp_path.rglob("*"))
+    assert cli.main(["evaluate", "nosuch", "data", "--markdown", "t.md"]) == 1
+    assert Path("t.md").read_text() == "before" and set(tmp_path.rglob("*")) == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("asked", "end"), [(["6", "12"], ""), (["12"], ": it is left out")])
+def test_one_recording_and_a_bandwidth_that_a_model_lacks(
+    capsys: pytest.CaptureFixture[str], asked: list[str], end: str
+) -> None:
+    header, tensors = describe("reflect")
+    write_program(Path("low.safetensors"), {**header, "bandwidths": [[3.0, 1], [6.0, 2]]}, tensors)
+    chosen = [word for kbps in asked for word in ("-b", kbps)]
+    models = [MODEL, "low.safetensors"]
+    assert cli.main(["evaluate", *models, "data/speech/a.wav", *chosen, "--jobs", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| unsorted | 1 | tiny_reflect, 12 kbps |" in printed
+    assert ("low, 6 kbps" in printed) == ("6" in asked)
+    assert f"- low has no 12 kbps{end}\n" in printed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there alone")
+def test_names_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    Path("data/speech/a.wav").rename("data/speech/\udcff.wav")
+    assert cli.main(["evaluate", MODEL, "data", "-b", "6", "--jobs", "1", "--out", "out"]) == 0
+    assert r"speech/\udcff.wav" in Path("out/index.html").read_text()
+    assert capsys.readouterr().err.count("\n") == 1

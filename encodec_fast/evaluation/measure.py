@@ -20,6 +20,7 @@ from encodec_fast.evaluation.models import EvaluatedModel
 from encodec_fast.evaluation.recordings import Recording, Setting, read_recording
 from encodec_fast.evaluation.report import QUALITIES, SPEECH, Figure, System
 from encodec_fast.payloads import PayloadCoder, payload_coder
+from encodec_fast.training.static_tables import count_codes
 
 EXCERPT_SECONDS = 4.0
 _SCALE_BITS = 32  # of a segment's level, in models that normalise
@@ -179,8 +180,7 @@ class Measurer:
         the highest counts all."""
         joined = np.concatenate(codes.codes, axis=1)
         if label not in measured.counts or len(measured.counts[label]) < len(joined):
-            counts = [np.bincount(row, minlength=entries) for row in joined]
-            measured.counts[label] = np.stack(counts).astype(np.int64)
+            measured.counts[label] = count_codes(joined, entries)
 
     def _judge(self, x: Audio, spectra: Spectra, y: Audio, kind: str) -> dict[str, Any]:
         """What y is like, compared with x, whose spectra are at hand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,17 +33,19 @@ class EvaluatedModel(NamedTuple):
 
 def find_models(
     models: Sequence[str | os.PathLike[str]], bandwidths: Sequence[float] | None, folder: Path
-) -> list[EvaluatedModel]:
+) -> tuple[list[EvaluatedModel], list[str]]:
     """Finds models by name, program file or checkpoint (models.checkpoints; needs torch).
 
     Checkpoints become programs with float32 weights in `folder`. A file's label is its stem, with
     its folder where another has the same. `bandwidths` in kbps: of each model those that it has,
-    default all. Raises ValueError (ModelNotFoundError) and OSError.
+    default all. Returns those that have one of them, and a note about each that lacks some. Raises
+    ValueError (ModelNotFoundError) and OSError.
     """
     if not models:
         raise ValueError("models: expected at least one, found none")
     labels = _labels([os.fspath(model) for model in models])
-    found = []
+    found: list[EvaluatedModel] = []
+    notes: list[str] = []
     for index, (label, model) in enumerate(zip(labels, models, strict=True)):
         path, entropy = _locate(model, folder / f"{index}.safetensors")
         header = Program.load(path).header
@@ -53,12 +55,18 @@ def find_models(
         codec = found[-1].load()
         if entropy is not None and codec.entropy_model is None:
             raise ValueError(f"{entropy}: no entropy model")
+        if lacking := set(bandwidths or ()) - set(chosen):
+            end = "" if chosen else ": it is left out"
+            notes.append(f"{label} has no {_listed(lacking)} kbps{end}")
     known = {bandwidth for model in found for bandwidth in model.bandwidths}
-    missing = sorted(set(bandwidths or ()) - known)
+    missing = set(bandwidths or ()) - known
     if missing or not known:
-        wanted = ", ".join(f"{bandwidth:g}" for bandwidth in missing)
-        raise ValueError(f"bandwidth: none of the models has {wanted} kbps")
-    return [model for model in found if model.bandwidths]
+        raise ValueError(f"bandwidth: none of the models has {_listed(missing)} kbps")
+    return [model for model in found if model.bandwidths], notes
+
+
+def _listed(bandwidths: Iterable[float]) -> str:
+    return ", ".join(f"{bandwidth:g}" for bandwidth in sorted(bandwidths))
 
 
 def _locate(model: str | os.PathLike[str], target: Path) -> tuple[Path, Path | None]:

@@ -1,11 +1,13 @@
-"""The recordings that an evaluation runs on: a manifest, or a folder of audio files."""
+"""The recordings that an evaluation runs on: a manifest, a folder, or one audio file."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -14,6 +16,7 @@ from encodec_fast._native import Audio
 from encodec_fast.audio import AudioReader
 
 MANIFEST = "MANIFEST.csv"
+_CSV, _JSON_LINES = ".csv", ".jsonl"
 KINDS = ("speech", "music", "sound", "mixed")
 UNKNOWN = "unsorted"
 _SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"}
@@ -49,24 +52,32 @@ def find_recordings(
 ) -> list[Recording]:
     """The recordings of `data`, sorted by kind and path, at most `limit` of a kind.
 
-    data: a CSV file with the columns path, kind and split (only path must be there), a folder with
-    such a file called MANIFEST.csv, or a folder of audio files: their kind is the name of the
-    folder below `data` that they lie in, where that is one of KINDS. kind: of recordings without
-    one (default: "unsorted"). split: of the rows of a manifest. Raises ValueError where there is
-    nothing, OSError where `data` cannot be read.
+    data: a manifest, .csv with the columns path, kind and split (only path must be there) or .jsonl
+    with an object of these a line; a folder with a manifest called MANIFEST.csv; a folder of audio
+    files: their kind is the name of the folder below `data` that they lie in, where that is one of
+    KINDS; or one audio file. kind: of recordings without one (default: "unsorted"). split: of the
+    rows of a manifest. Raises ValueError where there is nothing, OSError where `data` cannot be
+    read.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least 1 recording per kind, found {limit}")
     root = Path(data)
     unknown = kind or UNKNOWN
-    if root.is_file():
-        found = _from_manifest(root, split, unknown)
-    elif (root / MANIFEST).is_file():
+    if (root / MANIFEST).is_file():
         found = _from_manifest(root / MANIFEST, split, unknown)
     elif root.is_dir():
         found = _from_folder(root, unknown)
+    elif not root.is_file():
+        raise FileNotFoundError(f"data: no folder or file at {root}")
+    elif root.suffix.lower() in (_CSV, _JSON_LINES):
+        found = _from_manifest(root, split, unknown)
+    elif root.suffix.lower() in _SUFFIXES:
+        found = [Recording(root, root.name, unknown)]
     else:
-        raise FileNotFoundError(f"data: no folder or manifest at {root}")
+        raise ValueError(
+            f"data: expected a folder, a manifest ({_CSV}, {_JSON_LINES}) or an audio file, "
+            f"found {root}"
+        )
     chosen: dict[str, list[Recording]] = {}
     for recording in sorted(found, key=lambda recording: recording.name):
         chosen.setdefault(recording.kind, []).append(recording)
@@ -75,14 +86,10 @@ def find_recordings(
 
 
 def _from_manifest(manifest: Path, split: str, unknown: str) -> list[Recording]:
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{manifest}: no CSV file: {error}") from None
+    rows = _rows(manifest)
     if not rows or "path" not in rows[0]:
         raise ValueError(f"{manifest}: expected rows with a column path, found none")
-    splits = {row["split"] for row in rows if row.get("split")}
+    splits = {str(row["split"]) for row in rows if row.get("split")}
     if splits:
         rows = [row for row in rows if row.get("split") == split]
         if not rows:
@@ -90,10 +97,35 @@ def _from_manifest(manifest: Path, split: str, unknown: str) -> list[Recording]:
             raise ValueError(f"split: {manifest} has no rows of {split!r} (it has {known})")
     found = []
     for row in rows:
-        if not row["path"]:
+        path = row.get("path")
+        if not isinstance(path, str) or not path:
             raise ValueError(f"{manifest}: a row without a path")
-        kind = row.get("kind") or unknown
-        found.append(Recording(manifest.parent / row["path"], row["path"], kind))
+        found.append(Recording(manifest.parent / path, path, str(row.get("kind") or unknown)))
+    return found
+
+
+def _rows(manifest: Path) -> list[dict[str, Any]]:
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as lines:
+            if manifest.suffix.lower() == _JSON_LINES:
+                return _objects(lines)
+            return list(csv.DictReader(lines, strict=True))
+    except (ValueError, csv.Error) as error:  # ValueError: also what is no UTF-8
+        raise ValueError(f"{manifest}: no {manifest.suffix} file: {error}") from None
+
+
+def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number}: expected a JSON object ({error})") from None
+        if not isinstance(value, dict):
+            raise ValueError(f"line {number}: expected a JSON object, found {line.strip()[:40]}")
+        found.append(value)
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encodec_fast.evaluation.recordings import Setting
+from encodec_fast.training.static_tables import perplexity
 
 SCHEMA = 1
 SPEECH = "speech"
@@ -206,9 +207,7 @@ def summarise(
 def codebook_use(counts: NDArray[np.int64]) -> list[Codebook]:
     """The use of each codebook from the uses of its entries, int64 [codebooks, entries]."""
     found = []
-    for row in counts:
-        shares = row[row > 0] / row.sum()
-        perplexity = float(2 ** -(shares * np.log2(shares)).sum())
+    for row, value in zip(counts, perplexity(counts), strict=True):
         alive = int((row > 0).sum())
-        found.append(Codebook(len(row), perplexity, len(row) - alive, alive / len(row)))
+        found.append(Codebook(len(row), float(value), len(row) - alive, alive / len(row)))
     return found

@@ -70,8 +70,9 @@ def evaluate(
     recordings = find_recordings(data, split, limit, kind)
     speech = any(recording.kind == SPEECH for recording in recordings)
     with tempfile.TemporaryDirectory() as folder:
+        found, notes = find_models(models, bandwidths, Path(folder))
         work = Work(
-            models=tuple(find_models(models, bandwidths, Path(folder))),
+            models=tuple(found),
             opus=OpusCoder.find(),
             pesq=speech and installed("pesq"),
             stoi=speech and installed("pystoi"),
@@ -89,7 +90,7 @@ def evaluate(
             "seconds": seconds,
             "models": {model.label: model.source for model in work.models},
         }
-        report = Report(about, work.systems(), work.measures(), notes=_notes(work, speech))
+        report = Report(about, work.systems(), work.measures(), notes=notes + _notes(work, speech))
         chosen = _spread(recordings, items) if listen is not None else set()
         with _results(work, recordings, chosen, jobs) as results:
             counts = _collect(report, results, listen, len(recordings), progress)

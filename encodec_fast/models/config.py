@@ -10,6 +10,17 @@ from dataclasses import dataclass
 
 NORMS = ("weight_norm", "time_group_norm", "none")
 PAD_MODES = ("reflect", "constant")
+_SIZES = (
+    "sample_rate",
+    "channels",
+    "dimension",
+    "n_filters",
+    "kernel_size",
+    "last_kernel_size",
+    "residual_kernel_size",
+    "compress",
+)
+_COUNTS = ("n_residual_layers", "lstm_layers")  # of layers that a model need not have
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,28 @@ class ModelConfig:
             )
         if self.norm == "time_group_norm" and self.causal:
             raise ValueError("time_group_norm looks at the whole segment: it cannot be causal")
-        if self.codebook_size & (self.codebook_size - 1) or self.codebook_size < 2:
-            raise ValueError(f"codebook_size must be a power of two, not {self.codebook_size}")
-        if not self.bandwidths or list(self.bandwidths) != sorted(self.bandwidths):
+        for name, least in (*((name, 1) for name in _SIZES), *((name, 0) for name in _COUNTS)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not self.ratios or min(self.ratios) < 1:
+            raise ValueError(f"ratios must be one or more of at least 1, not {self.ratios}")
+        if self.n_filters < self.compress:
+            raise ValueError(
+                f"n_filters must be at least compress ({self.compress}), not {self.n_filters}"
+            )
+        if self.codebook_size & (self.codebook_size - 1) or not 2 <= self.codebook_size <= 65536:
+            raise ValueError(
+                f"codebook_size must be a power of two from 2 to 65536, not {self.codebook_size}"
+            )
+        rising = list(self.bandwidths) == sorted(set(self.bandwidths))
+        if not self.bandwidths or not rising:
             raise ValueError(f"bandwidths must be given in rising order, not {self.bandwidths}")
+        if not all(0 < bandwidth < math.inf for bandwidth in self.bandwidths):
+            raise ValueError(f"bandwidths must be above 0 kbps, not {self.bandwidths}")
+        if self.segment is not None and not 1 <= self.segment * self.sample_rate < math.inf:
+            raise ValueError(f"segment must be at least a sample long, not {self.segment} s")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap must be a share from 0 to below 1, not {self.overlap}")
 
     @property
     def hop(self) -> int:

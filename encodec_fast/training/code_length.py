@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encodec_fast.chunk_codes import KEY_SECONDS
 from encodec_fast.models.lm import LanguageModel
 from encodec_fast.training.code_data import CodedRecording, segments_of
 from encodec_fast.training.static_tables import code_widths, width_bits
 
-KEY_SECONDS = 10.0
 _BATCH_FRAMES = 1024  # at once, for the memory that their probabilities take
 
 
@@ -57,13 +57,13 @@ def model_bits(
     log2(2^24 / width) with the width that the version 1 coder gives it; framing and the coder's
     last bytes are not in it.
     """
-    device = next(model.parameters()).device
+    device, config = next(model.parameters()).device, model.config
     total = np.zeros(n_q)
-    for batch in _key_chunks(codes, n_q, round(KEY_SECONDS * model.config.frame_rate)):
+    for batch in _key_chunks(codes, n_q, round(KEY_SECONDS * config.sample_rate / config.hop)):
         batch = batch.to(device)
         probabilities, _, _ = model(shifted(batch))
         chosen = probabilities.gather(1, batch[:, None])[:, 0].cpu().numpy()
-        widths = code_widths(chosen, model.config.codebook_size)
+        widths = code_widths(chosen, config.codebook_size)
         total += width_bits(widths).sum(axis=(0, 2))
     return total
 

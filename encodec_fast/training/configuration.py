@@ -2,8 +2,8 @@
 
     settings = load_settings(LmSettings, "lm_nano_24khz", ["audio=DIR", "out=DIR", "lr=3e-3"])
 
-A field may be bool, int, float, str, a Literal, a nested dataclass, tuple[X, ...], tuple[X, Y],
-list[X], dict[str, X], or a union of these and None. A file names what differs from the defaults.
+A field may be bool, int, float, str, a nested dataclass, tuple[X, ...], tuple[X, Y], dict[str, X],
+or a union of these and None. A file names what differs from the defaults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -44,11 +44,16 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return found
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes the strings that _Loader would take for something else."""
+
+
+for _resolver in (_Loader, _Dumper):
+    _resolver.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
 
 
 def config_names() -> list[str]:
@@ -90,10 +95,11 @@ def load_settings(
     """Settings of the dataclass `kind`: its defaults, then a file, then `overrides`.
 
     source: a YAML file, or the name of one of the package's. overrides: `a.b=value` with a YAML
-    value, for a string the text as it stands; `a.0.b` is in the first item of the list `a`. The
-    file's key `task` is not the settings' (see `read_task`). Raises ValueError for unknown keys
-    (with the nearest valid one), wrong types, missing keys and values that the settings refuse,
-    naming the file and the dotted key, and OSError for a file that cannot be read.
+    value, for a string the text as it stands; `a.0.b` is in the first item of the list `a`, and
+    `a.1.5` is the item "1.5" of `a`, a dict of numbers. The file's key `task` is not the settings'
+    (see `read_task`). Raises ValueError for unknown keys (with the nearest valid one), wrong types,
+    missing keys and values that the settings refuse, naming the file and the dotted key, and
+    OSError for a file that cannot be read.
     """
     path = find_config(source)
     tree = _read(path)
@@ -110,7 +116,7 @@ def load_settings(
 
 def as_yaml(settings: object) -> str:
     """The settings as a YAML file that `load_settings` reads back to equal ones."""
-    text: str = yaml.safe_dump(_tree(settings), sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(_tree(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -123,7 +129,7 @@ def _tree(value: object) -> object:
         }
     if isinstance(value, Mapping):
         return {key: _tree(item) for key, item in value.items()}
-    return [_tree(item) for item in value] if isinstance(value, tuple | list) else value
+    return [_tree(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _parse(text: str, where: str) -> Any:
@@ -161,8 +167,6 @@ def _named(expected: Any) -> str:
     """A type as messages have it."""
     if len(_members(expected)) > 1:
         return " or ".join(_named(member) for member in _members(expected))
-    if get_origin(expected) is Literal:
-        return "one of " + ", ".join(repr(value) for value in get_args(expected))
     if dataclasses.is_dataclass(expected):
         return "keys with values"
     if expected is NoneType:
@@ -171,11 +175,21 @@ def _named(expected: Any) -> str:
 
 
 def _nested(expected: Any) -> Any:
-    """The dataclass, dict, list or tuple type that `expected` is or allows, or None."""
+    """The dataclass, dict or tuple type that `expected` is or allows, or None."""
     for member in _members(expected):
-        if dataclasses.is_dataclass(member) or get_origin(member) in (dict, list, tuple):
+        if dataclasses.is_dataclass(member) or get_origin(member) in (dict, tuple):
             return member
     return None
+
+
+def _first_key(expected: Any, dotted: str) -> tuple[str, str | None]:
+    """The part of a dotted key that names something in an `expected`, and the part below that. In
+    a dict whose values have nothing below them a name may itself have dots ("1.5")."""
+    kind = _nested(expected)
+    if get_origin(kind) is dict and _nested(get_args(kind)[1]) is None:
+        return dotted, None
+    key, separator, below = dotted.partition(".")
+    return key, below if separator else None
 
 
 def _fields(kind: Any) -> dict[str, Any]:
@@ -213,19 +227,22 @@ class _Builder:
     def override(self, tree: Any, dotted: str, value: _Override) -> None:
         """Puts a value into the tree of the file; a number in the key is a place in a list."""
         expected, default, prefix = self._root, None, ""
-        *above, last = dotted.split(".")
-        for key in above:
+        below: str | None = dotted
+        while below is not None:
+            key, below = _first_key(expected, below)
             expected, default = self._enter(expected, default, tree, key, prefix)
             prefix += f"{key}."
             place: Any = int(key) if isinstance(tree, list) else key
+            if below is None:
+                tree[place] = value
+                break
             child = tree[place] if isinstance(tree, list) else tree.get(place)
             if not isinstance(child, dict | list):
                 plain = None if dataclasses.is_dataclass(default) else _tree(default)
-                child = plain if isinstance(plain, dict | list) else {}
+                empty: Any = [] if get_origin(_nested(expected)) is tuple else {}
+                child = plain if isinstance(plain, dict | list) else empty
                 tree[place] = child
             tree = child
-        self._enter(expected, default, tree, last, prefix)
-        tree[int(last) if isinstance(tree, list) else last] = value
 
     def _enter(
         self, expected: Any, default: Any, tree: Any, key: str, prefix: str
@@ -295,16 +312,19 @@ class _Builder:
         if dataclasses.is_dataclass(member):
             return self.build(member, value, default, f"{key}.")
         if origin is dict:
+            for name in value:
+                if not isinstance(name, str):
+                    found = f"{type(name).__name__} {name!r}"
+                    raise self._error(f"{key}: expected strings as keys, found {found}: quote it")
             return {
                 name: self._value(arguments[1], item, None, f"{key}.{name}")
                 for name, item in value.items()
             }
-        if origin in (tuple, list):
+        if origin is tuple:
             types = arguments if arguments[-1] is not Ellipsis else arguments[:1] * len(value)
-            types = types * len(value) if origin is list else types
             if len(value) != len(types):
                 raise self._error(f"{key}: expected {len(types)} items, found {len(value)}")
-            return origin(
+            return tuple(
                 self._value(expected, item, None, f"{key}.{index}")
                 for index, (expected, item) in enumerate(zip(types, value, strict=True))
             )
@@ -319,10 +339,6 @@ def _fits(member: Any, value: Any) -> bool:
         return isinstance(value, numbers) and not isinstance(value, bool)
     if dataclasses.is_dataclass(member):
         return isinstance(value, dict)
-    if origin is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    if origin in (tuple, list):
-        return isinstance(value, list)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in get_args(member))
+    if origin in (dict, tuple):
+        return isinstance(value, dict if origin is dict else list)
     return isinstance(value, member)

@@ -1,8 +1,8 @@
 """Distillation from a pretrained speech encoder, such as HuBERT or WavLM: an optional loss.
 
 It draws the first codebooks towards what the encoder makes of the same speech, so that they hold
-what is said rather than how it sounds (SpeechTokenizer, arXiv 2308.16692, section 3.3). The encoder
-comes through the package transformers and is never trained.
+what is said rather than how it sounds (SpeechTokenizer, arXiv 2308.16692). The encoder comes
+through the package transformers and is never trained.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Distillation(nn.Module):
         not name are left out (None: all are in). Without any, the loss is 0 with a gradient of 0.
 
         Per recording and dimension of the speech encoder, the cosine of projection and target over
-        time; -log(sigmoid(cosine)), meant over dimensions and recordings (equation 2 of the paper).
+        time; -log(sigmoid(cosine)), meant over dimensions and recordings, as in the authors' code.
         """
         frames = -(-x.shape[-1] // self._config.hop)
         if x.dim() != 3 or latents.shape != (len(x), self._config.dimension, frames):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from encodec_fast.training.run_settings import OptimizerSettings, RunSettings, check, check_positive
+from encodec_fast.training.run_settings import OptimizerSettings, RunSettings, check
 from encodec_fast.training.sources import SourceSettings
 
 
@@ -84,7 +84,6 @@ class LmSettings(RunSettings):
             check(name, getattr(self, name), 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, found {self.dropout!r}")
-        check_positive("seconds", self.seconds)
 
     @property
     def placed_data(self) -> CodeDataSettings:

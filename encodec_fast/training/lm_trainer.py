@@ -85,7 +85,7 @@ class LmTrainer(Run):
             {"params": matrices, "weight_decay": optimizer.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, optimizer.lr, optimizer.betas, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, optimizer.lr, optimizer.betas)
         self.best = math.inf
         if self.resuming():
             self.load()
@@ -110,7 +110,6 @@ class LmTrainer(Run):
             "model": self.model.state_dict(),
             "average": self.average.state,
             "optimizer": self.optimizer.state_dict(),
-            "widths": torch.from_numpy(self.widths),
             "step": self.step,
             "elapsed": self.elapsed,
             "best": self.best,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 from programs import BOOKS, ENTRIES, tiny_program
-from signals import synthetic_clip
+from signals import REPOSITORY, synthetic_clip
 
 from encodec_fast.chunk_header import Opened
 from encodec_fast.chunks import Chunk, ChunkReader
@@ -22,7 +24,7 @@ from encodec_fast.container import read_header
 from encodec_fast.evaluation import Report, evaluate
 from encodec_fast.evaluation.metrics import si_snr
 from encodec_fast.evaluation.report import Figure, codebook_use, summarise
-from encodec_fast.evaluation.table import as_markdown
+from encodec_fast.evaluation.table import as_markdown, codebook_table
 
 RATE = 8000  # of the tiny models
 KINDS = ("speech", "music")
@@ -126,6 +128,18 @@ def test_perplexity() -> None:
     (even, one) = codebook_use(np.array([[5, 5, 5, 5], [0, 9, 0, 0]]))
     assert even == (4, pytest.approx(4), 0, 1)
     assert one == (4, pytest.approx(1), 3, 0.25)
+
+
+def test_people_count_codebooks_from_one(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tables of this command and of the benchmark of entropy coding alike."""
+    rows = codebook_table(report).rows
+    shown = [row[1] for row in rows if row[0] == "tiny_reflect"]
+    assert shown == [str(number + 1) for number in range(BOOKS)]
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    entropy = importlib.import_module("evaluate_entropy")
+    codec = SimpleNamespace(codebook_size=ENTRIES)
+    coded = entropy.Coded([np.zeros((BOOKS, 3), np.uint16)], 1.0)
+    assert [use.cells()["codebook"] for use in entropy.uses(codec, {"all": coded})] == shown
 
 
 def test_several_processes_find_the_same(

@@ -50,7 +50,7 @@ def test_a_manifest_of_paths_alone(tmp_path: Path) -> None:
     [
         (b"", "column path"),
         (b"file,kind\na,b\n", "column path"),
-        (b"path\n\xff\xfe\n", "no CSV file"),
+        (b"path\n\xff\xfe\n", "no .csv file"),
         (b"path,kind\n,speech\n", "without a path"),
     ],
 )
@@ -58,6 +58,47 @@ def test_a_manifest_that_is_none(tmp_path: Path, content: bytes, message: str) -
     (tmp_path / "MANIFEST.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         find_recordings(tmp_path)
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    rows = ['{"path": "b.wav", "kind": "music", "split": "test", "more": [1]}', ""]
+    rows += ['{"path": "sub/a.wav", "split": "test"}', '{"path": "c.wav", "split": "train"}']
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    assert find_recordings(tmp_path / "list.jsonl", kind="speech") == [
+        (tmp_path / "sub/a.wav", "sub/a.wav", "speech"),
+        (tmp_path / "b.wav", "b.wav", "music"),
+    ]
+    with pytest.raises(ValueError, match=r"split: .*'valid' \(it has test, train\)"):
+        find_recordings(tmp_path / "list.jsonl", "valid")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"path": "a"}\n{"path"', r"list.jsonl: no .jsonl file: line 2: expected a JSON object"),
+        (b"path,kind\na,speech", "line 1: expected a JSON object"),
+        (b'["a.wav"]', r"line 1: expected a JSON object, found \[\"a.wav\"\]"),
+        (b"\xff\xfe", "no .jsonl file: 'utf-8'"),
+        (b'{"file": "a"}', "column path"),
+        (b'{"path": "a"}\n{"path": 3}', "without a path"),
+        (b'{"path": "a"}\n{"file": "a"}', "without a path"),
+        (b"", "column path"),
+    ],
+)
+def test_json_lines_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "list.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        find_recordings(tmp_path / "list.jsonl")
+
+
+def test_one_recording(tmp_path: Path) -> None:
+    touch(tmp_path, "a.FLAC", "b.txt", "c.tar")
+    path = tmp_path / "a.FLAC"
+    assert find_recordings(path) == [(path, "a.FLAC", "unsorted")]
+    assert find_recordings(path, kind="speech") == [(path, "a.FLAC", "speech")]
+    for name in ("b.txt", "c.tar"):
+        with pytest.raises(ValueError, match=rf"data: expected a folder, .*, found .*{name}"):
+            find_recordings(tmp_path / name)
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -75,7 +116,7 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_nothing_to_evaluate(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no audio files"):
         find_recordings(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no folder or manifest at .*none"):
+    with pytest.raises(FileNotFoundError, match=r"no folder or file at .*none"):
         find_recordings(tmp_path / "none")
     with pytest.raises(ValueError, match="limit: expected at least 1"):
         find_recordings(tmp_path, limit=0)

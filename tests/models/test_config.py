@@ -58,13 +58,42 @@ def test_unknown_bandwidth_lists_the_supported_ones(bandwidth: float) -> None:
         ({"pad_mode": "zero"}, "pad_mode must be one of"),
         ({"norm": "time_group_norm"}, "cannot be causal"),
         ({"codebook_size": 1000}, "power of two"),
+        ({"codebook_size": 1 << 17}, "power of two from 2 to 65536, not 131072"),
+        ({"codebook_size": -4}, "power of two"),
+        ({"ratios": (0,)}, r"ratios must be one or more of at least 1, not \(0,\)"),
+        ({"ratios": (8, -5, 4, 2)}, "ratios"),
+        ({"ratios": ()}, "ratios"),
+        ({"sample_rate": 0}, "sample_rate must be at least 1, not 0"),
+        ({"channels": 0}, "channels must be at least 1"),
+        ({"dimension": -1}, "dimension must be at least 1"),
+        ({"n_filters": 0}, "n_filters must be at least 1"),
+        ({"n_filters": 1}, r"n_filters must be at least compress \(2\), not 1"),
+        ({"kernel_size": 0}, "^kernel_size must be"),
+        ({"last_kernel_size": 0}, "last_kernel_size must be"),
+        ({"residual_kernel_size": 0}, "residual_kernel_size must be"),
+        ({"compress": 0}, "compress must be at least 1"),
+        ({"lstm_layers": -1}, "lstm_layers must be at least 0, not -1"),
+        ({"n_residual_layers": -1}, "n_residual_layers must be at least 0"),
+        ({"segment": 0.0}, "segment must be at least a sample long, not 0.0 s"),
+        ({"segment": float("nan")}, "segment"),
+        ({"overlap": 1.0}, "overlap must be a share from 0 to below 1, not 1.0"),
+        ({"overlap": float("nan")}, "overlap"),
         ({"bandwidths": (6.0, 3.0)}, "rising order"),
         ({"bandwidths": ()}, "rising order"),
+        ({"bandwidths": (3.0, 3.0)}, "rising order"),
+        ({"bandwidths": (0.0, 3.0)}, "above 0 kbps"),
+        ({"bandwidths": (3.0, float("inf"))}, "above 0 kbps"),
+        ({"bandwidths": (float("nan"),)}, "above 0 kbps"),
     ],
 )
 def test_impossible_configurations_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(CONFIGS["encodec_24khz"], **change)  # type: ignore[arg-type]
+
+
+def test_layers_that_a_model_need_not_have() -> None:
+    bare = replace(CONFIGS["encodec_24khz"], lstm_layers=0, n_residual_layers=0)
+    assert bare.hop == 320
 
 
 def test_config_does_not_import_torch() -> None:

@@ -94,9 +94,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 
 def test_the_settings_of_a_run_are_kept_as_a_configuration(tmp_path: Path) -> None:
-    chosen = trainer(tmp_path, steps=1).settings
+    run = trainer(tmp_path, steps=1)
+    run.run()
     assert read_task(tmp_path / "settings.yaml") == "lm"
-    assert load_settings(LmSettings, tmp_path / "settings.yaml") == chosen
+    assert load_settings(LmSettings, tmp_path / "settings.yaml") == run.settings
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -135,6 +136,35 @@ def test_a_loss_of_nan_stops_the_run_and_names_the_batch(tmp_path: Path) -> None
     for key, value in run.model.state_dict().items():
         assert torch.equal(value.nan_to_num(7), before[key].nan_to_num(7)), key
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_after_a_loss_of_nan_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """A loss that is NaN once (a fault of the machine, say): the same run can take the step again,
+    and one that begins at its last checkpoint takes all the same steps."""
+    whole = losses_of(trainer(tmp_path / "whole", **LENGTH))
+    run = trainer(tmp_path / "broken", **LENGTH)
+    backward = run._backward
+
+    def broken(codes: torch.Tensor, offset: int) -> torch.Tensor:
+        loss = backward(codes, offset)
+        return loss * float("nan") if run.step == 12 else loss
+
+    run._backward = broken  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLoss, match="step 12: loss is nan"):
+        run.run()
+    run._backward = backward  # type: ignore[method-assign]
+    assert [run.train_step().hex() for _ in range(3)] == [whole[step] for step in range(12, 15)]
+    resumed = trainer(tmp_path / "broken", **LENGTH, resume=True)
+    assert resumed.step == 10  # it was checked, and the best so far
+    assert losses_of(resumed) == {number: whole[number] for number in range(10, 40)}
+
+
+def test_a_checkpoint_has_nothing_that_is_not_loaded(tmp_path: Path) -> None:
+    run = trainer(tmp_path, steps=1)
+    run.run()
+    saved = set(run.store.load("last.pt"))
+    state = {"model", "average", "optimizer", "step", "elapsed", "best"}
+    assert saved == {"architecture", *state}
 
 
 def test_time_bounds_the_run(tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_bits_are_those_of_key_chunks_one_by_one() -> None:
     np.testing.assert_allclose(model_bits(model, parts, 2), expected, rtol=1e-3)
 
 
+def test_key_chunks_are_those_of_files() -> None:
+    """Also where a second is no whole number of frames, which rates are rounded up to."""
+    torch.manual_seed(3)
+    config = replace(TINY, sample_rate=1000, ratios=(64,), bandwidths=(0.064, 0.128))
+    assert config.frame_rate == 16  # 15.625
+    model = LanguageModel(config, 16, 2, 1)
+    long = chain(400, 5)
+    parts = [long[:, :156], long[:, 156:312], long[:, 312:]]
+    assert model_bits(model, [long], 2).tolist() == model_bits(model, parts, 2).tolist()
+
+
 def test_it_starts_from_the_static_tables() -> None:
     model = LanguageModel(TINY, 16, 2, 1)
     codes = [np.random.default_rng(2).geometric(0.3, (2, 4000)).clip(max=16).astype(np.uint16) - 1]
@@ -257,6 +268,7 @@ def test_configurations_are_valid(name: str) -> None:
         ({"steps": 0}, "steps"),
         ({"check_steps": 0}, "check_steps"),
         ({"minutes": -1.0}, "minutes"),
+        ({"seconds": 0.0}, "seconds"),
         ({"dropout": 1.0}, "dropout"),
         ({"average_decay": 1.5}, "average_decay"),
         ({"precision": "half"}, "precision"),
