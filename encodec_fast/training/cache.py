@@ -71,7 +71,7 @@ class RecordingCache:
                 target.truncate(start * self.channels * 2)
                 target.seek(0, os.SEEK_END)
                 entries.append(entry)
-            target.close()
+            target.flush()
             if all(entry.reason for entry in entries):  # nothing to keep: the next run tries again
                 raise ValueError(
                     f"cache: expected a usable recording, found none in {len(entries)} "
@@ -80,6 +80,8 @@ class RecordingCache:
             listed = partial.with_suffix(".json")
             listed.write_text(json.dumps(entries), encoding="utf-8")
             listed.replace(index)
+            if sys.platform == "win32":
+                target.close()  # an open file cannot be moved there
             partial.replace(self.path)
 
     def _append(self, recording: Recording, start: int, target: IO[bytes]) -> Entry:
@@ -156,10 +158,14 @@ def _partial_file(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     while True:
         partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
         with partial.open("xb") as file:
-            with contextlib.suppress(OSError):  # no locks here: it is not taken for abandoned then
+            try:
                 _lock(file)
-            if not partial.exists():  # it was, before it had its lock
-                continue
+            except BlockingIOError:
+                continue  # another process takes it for abandoned, so short before it has its lock
+            except OSError:
+                pass  # no locks on this file system, and nothing is taken for abandoned
+            if not partial.exists():
+                continue  # it was taken for that
             try:
                 yield partial, file
             finally:
@@ -174,14 +180,18 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove the partial files of processes that are gone, which hold no lock any more."""
     for partial in folder.glob("recordings_*.partial"):
         with contextlib.suppress(OSError):
-            with partial.open("rb") as file:
+            if sys.platform == "win32":
+                partial.unlink()  # refused for an open file
+                continue
+            with partial.open("r+b") as file:
                 _lock(file)
-            partial.unlink()
+                partial.unlink()
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Lock a file until it is closed. Raises OSError where another process did, or none can."""
-    if sys.platform != "win32":  # where open files cannot be removed anyway
+    """Lock a file until it is closed. Raises BlockingIOError where another process did, OSError
+    where none can."""
+    if sys.platform != "win32":
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

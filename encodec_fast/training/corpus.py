@@ -46,9 +46,10 @@ def divide(
 
 def held_out(names: Sequence[str]) -> list[bool]:
     """Which recordings are for validation: every 16th original, with all that was cut from it
-    (files of one folder whose names differ in a number of up to four digits at the end). Of fewer
-    originals it is the last; a single one is never held out."""
-    originals = [_original(PurePosixPath(name.replace("\\", "/"))) for name in names]
+    (files of one folder whose names differ in a number of up to four digits at the end; the
+    archives of a folder count as one). Of fewer originals it is the last; a single one is never
+    held out."""
+    originals = [_original(name) for name in names]
     order = {original: place for place, original in enumerate(dict.fromkeys(originals))}
     if len(order) == 1:
         return [False] * len(names)
@@ -56,7 +57,9 @@ def held_out(names: Sequence[str]) -> list[bool]:
     return [order[original] % HELD_OUT == chosen for original in originals]
 
 
-def _original(path: PurePosixPath) -> PurePosixPath:
+def _original(name: str) -> PurePosixPath:
+    # The shards of a data set are filled regardless of what belongs together.
+    path = PurePosixPath(re.sub(r"[^/]+\.tar:", "", name.replace("\\", "/"), flags=re.IGNORECASE))
     # Longer numbers are identifiers of recordings of their own.
     stem = re.sub(r"(?<!\d)_?\d{1,4}$", "", path.stem) or path.stem
     return path.with_name(stem)

@@ -21,4 +21,7 @@ def test_equal_names_in_two_folders_are_two_originals() -> None:
     names = [f"{folder}/{part:03}.wav" for folder in "xy" for part in range(12)]
     held = [name for name, out in zip(names, held_out(names), strict=True) if out]
     assert held == ["x/008.wav"]
+    shards = ["x/0.tar:d/a_1.wav", "x/1.tar:d/a_2.wav", "x/1.tar:d/b_1.wav", "y/0.tar:d/a_1.wav"]
+    assert held_out(shards) == [False, False, False, True]
+    assert held_out(shards[:2]) == [False, False]
     assert held_out(["x/clip_1.wav", "x/clip_2.wav", "y\\clip_1.wav"]) == [False, False, True]
