@@ -28,7 +28,7 @@ from encodec_fast.training.averaging import AveragedWeights
 from encodec_fast.training.balancer import Balancer
 from encodec_fast.training.checkpoint import LAST
 from encodec_fast.training.codec_settings import CodecSettings
-from encodec_fast.training.data import Batch, open_batches
+from encodec_fast.training.data import Batch, DataSettings, open_batches, prepare
 from encodec_fast.training.distillation import Distillation
 from encodec_fast.training.generator import Generator, start_from
 from encodec_fast.training.losses import mel_loss, noise_ratio
@@ -88,6 +88,9 @@ class CodecTrainer(Run):
         first = from_rank_zero(torch.tensor(self.step, device=self.device))
         if first != self.step:
             raise ValueError(f"out: process {rank()} is at step {self.step}, the first at {first}")
+        if rank() == 0:
+            prepare(*self._data())
+        from_rank_zero(torch.zeros(1, device=self.device))  # the others wait for the cache
         self.validation = Validation(settings, self.config)
 
     def _set_codebooks(self) -> None:
@@ -149,18 +152,12 @@ class CodecTrainer(Run):
         return {**asdict(self.config), "adversary": adversary, "teacher": teacher}
 
     def _batches(self, start: int, seed: int) -> Iterator[Batch]:
-        settings = self.settings
-        return open_batches(
-            settings.placed_data,
-            self.config.sample_rate,
-            self.config.channels,
-            settings.samples,
-            settings.batch,
-            seed,
-            start,
-            rank(),
-            world(),
-        )
+        return open_batches(*self._data(), self.settings.batch, seed, start, rank(), world())
+
+    def _data(self) -> tuple[DataSettings, int, int, int]:
+        """Which crops: the data's settings, sample rate, channels and samples."""
+        settings, config = self.settings, self.config
+        return settings.placed_data, config.sample_rate, config.channels, settings.samples
 
     def averaged_model(self) -> EncodecModel:
         """The model with the averaged weights, on the CPU, in eval mode."""

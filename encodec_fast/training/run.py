@@ -159,7 +159,9 @@ class Run:
         for source, reason in skipped:
             if source not in self.skipped:
                 self.skipped[source] = reason
-                with (self.out / self._skipped_name()).open("a", encoding="utf-8") as listed:
+                with (self.out / self._skipped_name()).open(
+                    "a", encoding="utf-8", errors="backslashreplace"
+                ) as listed:
                     listed.write(f"{source}\t{' '.join(reason.split())}\n")
 
     def progress_line(self) -> ProgressLine:
