@@ -4,9 +4,9 @@
 
 One thread. Per configuration of ours for a CPU: seconds per step in float32 and bfloat16, without
 and with the discriminator, as median over the steps after two for warming up (processor time, so a
-busy machine hardly shifts it), and seconds of audio trained per second. Then how many training items
-a second one data worker makes, from files and from the cache. `--audio` has a MANIFEST.csv with the
-columns path, split, kind and licence.
+busy machine hardly shifts it), and seconds of audio trained per second. Then how many training
+items a second one data worker makes, from files and from the cache. `--audio` has a MANIFEST.csv
+with the columns path, split, kind and licence.
 """
 
 from __future__ import annotations
