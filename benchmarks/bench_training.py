@@ -11,15 +11,14 @@ with the columns path, split, kind and licence.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import report
 import torch
 
 from encodec_fast.training.codec_settings import CodecSettings
@@ -71,40 +70,71 @@ def items_per_second(settings: CodecSettings, cached: bool, count: int = 64) -> 
     return count / (time.process_time() - start)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of one configuration: seconds, and seconds of audio a second."""
+
+    configuration: str
+    precision: str
+    discriminator: bool
+    seconds: float
+    speed: float
+
+    def cells(self) -> dict[str, str]:
+        """A row of the table."""
+        return {
+            "configuration": self.configuration,
+            "precision": self.precision,
+            "discriminator": "small" if self.discriminator else "",
+            "s/step": f"{self.seconds:.3f}",
+            "x real time": f"{self.speed:.1f}",
+        }
+
+
+@dataclass(frozen=True)
+class Items:
+    """Training items that one worker makes in a second."""
+
+    configuration: str
+    cached: bool
+    speed: float
+
+    def cells(self) -> dict[str, str]:
+        """A row of the table."""
+        return {
+            "configuration": self.configuration,
+            "read from": "cache" if self.cached else "files",
+            "items/s": f"{self.speed:.0f}",
+        }
+
+
 def main() -> None:
-    """Print two Markdown tables, or every measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--audio", required=True)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    """Print both tables."""
+    arguments = report.parser(__doc__ or "")
+    arguments.add_argument("--audio", required=True)
+    arguments.add_argument("--steps", type=int, default=12)
+    options = arguments.parse_args()
+    facts = report.machine("torch")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     steps, items = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in ("nano_24khz", "stereo_48khz"):
-            out = Path(folder) / name
-            chosen = [f"audio={options.audio}", f"out={out}"]
+            chosen = [f"audio={options.audio}", f"out={Path(folder) / name}"]
             settings = load_settings(CodecSettings, name, chosen)
+            audio = settings.batch * settings.samples / settings.config.sample_rate
             for precision in ("float32", "bfloat16"):
                 for adversary in (False, True):
                     changed = replace(settings, precision=precision)
                     seconds = step_seconds(changed, adversary, options.steps)
-                    audio = settings.batch * settings.samples / settings.config.sample_rate
-                    steps.append((name, precision, adversary, seconds, audio / seconds))
+                    steps.append(Step(name, precision, adversary, seconds, audio / seconds))
             for cached in (False, True):
-                items.append((name, cached, items_per_second(settings, cached)))
-    if options.json:
-        print(json.dumps({"steps": steps, "items": items}))
-        return
-    print("| configuration | precision | discriminator | s/step | x real time |")
-    print("|---|---|---|---|---|")
-    for name, precision, adversary, seconds, speed in steps:
-        shown = "small" if adversary else ""
-        print(f"| {name} | {precision} | {shown} | {seconds:.3f} | {speed:.1f} |")
-    print("\n| configuration | read from | items/s of one worker |\n|---|---|---|")
-    for name, cached, speed in items:
-        print(f"| {name} | {'cache' if cached else 'files'} | {speed:.0f} |")
+                items.append(Items(name, cached, items_per_second(settings, cached)))
+    sections = {
+        f"bench_training: a step, one thread, median of {options.steps}": steps,
+        "bench_training: training items of one worker": items,
+    }
+    report.publish(options.json, facts, sections)
 
 
 if __name__ == "__main__":
