@@ -44,10 +44,17 @@ def training_batches(settings: CodecSettings) -> Iterator[Batch]:
 
 def step_seconds(settings: CodecSettings, adversary: bool, steps: int) -> float:
     """The median step; with `adversary` every one has its losses, two of three train it."""
-    started = replace(settings.adversary, start=0.0 if adversary else 1.0)
+    weights = settings.losses.weights | ({"adversarial": 1.5, "features": 1.5} if adversary else {})
+    losses = replace(settings.losses, weights=weights)
+    started = replace(settings.adversary, start=0.0)
     quantizer = replace(settings.quantizer, plain_steps=0, initial_batches=3, kmeans_iterations=1)
     validation = replace(settings.validation, steps=0)
-    changed = {"adversary": started, "quantizer": quantizer, "validation": validation}
+    changed = {
+        "losses": losses,
+        "adversary": started,
+        "quantizer": quantizer,
+        "validation": validation,
+    }
     trainer = CodecTrainer(replace(settings, **changed))
     batches = training_batches(settings)
     taken = []
