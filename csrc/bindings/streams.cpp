@@ -20,6 +20,7 @@ struct Shared {
          bool low_latency)
       : coder(std::move(graph), std::move(books), lanes,
               low_latency ? Start::kLowLatency : Start::kExact) {}
+  Shared(std::shared_ptr<const Graph> graph, int64_t lanes) : coder(std::move(graph), lanes) {}
   void reset(std::optional<int64_t> lane) {
     const Exclusive lock(busy);
     if (!lane) return coder.stream().reset();
@@ -76,6 +77,20 @@ std::vector<const T*> open_blocks(const std::vector<Array<T, 2>>& arrays,
   return data;
 }
 
+// Planar arrays [channels, rows] of lanes that lie behind each other.
+std::vector<NewArray<float, 2>> split(const std::vector<float>& planar,
+                                      const std::vector<int64_t>& rows, int64_t channels) {
+  const float* from = planar.data();
+  std::vector<NewArray<float, 2>> out;
+  for (const int64_t n : rows) {
+    auto array = new_array<float>(static_cast<size_t>(channels), static_cast<size_t>(n));
+    std::copy_n(from, array.size(), array.data());
+    from += array.size();
+    out.push_back(std::move(array));
+  }
+  return out;
+}
+
 std::vector<NewArray<uint16_t, 2>> encode(Shared<Encoder>& self,
                                           const std::vector<Array<float, 2>>& audio,
                                           const std::vector<bool>& last,
@@ -117,16 +132,22 @@ std::vector<NewArray<float, 2>> decode(Shared<Decoder>& self,
     nb::gil_scoped_release release;
     self.coder.run(data, scales, blocks, static_cast<int64_t>(n_q));
   }
-  const size_t channels = static_cast<size_t>(self.coder.channels());
-  const float* audio = self.coder.audio().data();
-  std::vector<NewArray<float, 2>> out;
-  for (const int64_t samples : self.coder.samples()) {
-    auto array = new_array<float>(channels, static_cast<size_t>(samples));
-    std::copy_n(audio, array.size(), array.data());
-    audio += array.size();
-    out.push_back(std::move(array));
+  return split(self.coder.audio(), self.coder.samples(), self.coder.channels());
+}
+
+std::vector<NewArray<float, 2>> pass(Shared<Network>& self, const std::vector<Array<float, 2>>& in,
+                                     const std::vector<bool>& last) {
+  const Exclusive lock(self.busy);
+  std::vector<Block> blocks;
+  const Graph& graph = self.coder.graph();
+  const std::vector<float> ones(in.size(), 1.0f);
+  const auto data = open_blocks(in, last, ones, self.coder.stream().lanes(),
+                                static_cast<size_t>(graph.in_channels()), blocks);
+  {
+    nb::gil_scoped_release release;
+    self.coder.run(data, blocks);
   }
-  return out;
+  return split(self.coder.out(), self.coder.rows(), graph.out_channels());
 }
 
 }  // namespace
@@ -158,6 +179,16 @@ void bind_streams(nb::module_& m) {
       .def("profile", &Shared<Decoder>::profile, "on"_a)
       .def("timings", timings<Decoder>)
       .def("reset", &Shared<Decoder>::reset, "lane"_a = nb::none());
+  nb::class_<Shared<Network>>(m, "Network", "A graph alone, for a batch of streams.")
+      .def(
+          "__init__",
+          [](Shared<Network>* self, Graphs graph, int64_t lanes) {
+            graph->seal();
+            new (self) Shared<Network>(std::move(graph), lanes);
+          },
+          "graph"_a, "lanes"_a)
+      .def("run", pass, "blocks"_a, "last"_a)
+      .def("reset", &Shared<Network>::reset, "lane"_a = nb::none());
 }
 
 }  // namespace encodec_fast

@@ -31,6 +31,34 @@ void require_codebooks(int64_t n_q, const Codebooks& books) {
   }
 }
 
+// Planar blocks, each value divided by its block's scale, to rows behind each other.
+void take_planar(const std::vector<const float*>& planar, const std::vector<float>& scales,
+                 const std::vector<Block>& blocks, int64_t channels, float* to) {
+  for (size_t l = 0; l < blocks.size(); ++l) {
+    const int64_t rows = blocks[l].rows;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t t = 0; t < rows; ++t) to[t * channels + c] = planar[l][c * rows + t] / scales[l];
+    }
+    to += rows * channels;
+  }
+}
+
+// The inverse; values are multiplied.
+void give_planar(const float* from, const std::vector<float>& scales,
+                 const std::vector<int64_t>& rows, int64_t channels, std::vector<float>& planar) {
+  planar.resize(
+      static_cast<size_t>(std::accumulate(rows.begin(), rows.end(), int64_t{0}) * channels));
+  float* to = planar.data();
+  for (size_t l = 0; l < rows.size(); ++l) {
+    const int64_t n = rows[l];
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t t = 0; t < n; ++t) to[c * n + t] = from[t * channels + c] * scales[l];
+    }
+    from += n * channels;
+    to += n * channels;
+  }
+}
+
 }  // namespace
 
 Encoder::Encoder(std::shared_ptr<const Graph> graph, std::shared_ptr<const Codebooks> books,
@@ -43,15 +71,7 @@ void Encoder::run(const std::vector<const float*>& audio, const std::vector<floa
                   const std::vector<Block>& blocks, int64_t n_q) {
   require_codebooks(n_q, *books_);
   const FloatControl control;
-  float* in = stream_.input(blocks);
-  const int64_t channels = graph_->in_channels();
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    const int64_t rows = blocks[l].rows;
-    for (int64_t c = 0; c < channels; ++c) {
-      for (int64_t t = 0; t < rows; ++t) in[t * channels + c] = audio[l][c * rows + t] / scales[l];
-    }
-    in += rows * channels;
-  }
+  take_planar(audio, scales, blocks, graph_->in_channels(), stream_.input(blocks));
   const float* out = stream_.run();
   const int64_t rows = std::accumulate(frames().begin(), frames().end(), int64_t{0});
   latent_.assign(out, out + rows * books_->dim());  // the search consumes its input
@@ -103,17 +123,18 @@ void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<f
   }
   lookup_.seconds += since(start);
   const float* out = stream_.run();
-  audio_.resize(static_cast<size_t>(
-      std::accumulate(samples().begin(), samples().end(), int64_t{0}) * channels()));
-  float* to = audio_.data();
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    const int64_t rows = samples()[l];
-    for (int64_t c = 0; c < channels(); ++c) {
-      for (int64_t t = 0; t < rows; ++t) to[c * rows + t] = out[t * channels() + c] * scales[l];
-    }
-    out += rows * channels();
-    to += rows * channels();
-  }
+  give_planar(out, scales, samples(), channels(), audio_);
+}
+
+Network::Network(std::shared_ptr<const Graph> graph, int64_t lanes)
+    : graph_(std::move(graph)), stream_(*graph_, lanes, Start::kExact) {}
+
+void Network::run(const std::vector<const float*>& in, const std::vector<Block>& blocks) {
+  const FloatControl control;
+  const std::vector<float> ones(blocks.size(), 1.0f);
+  take_planar(in, ones, blocks, graph_->in_channels(), stream_.input(blocks));
+  const float* out = stream_.run();
+  give_planar(out, ones, rows(), graph_->out_channels(), out_);
 }
 
 float segment_scale(const float* audio, int64_t channels, int64_t samples) {

@@ -66,6 +66,26 @@ class Decoder {
   std::vector<float> audio_;
 };
 
+// A graph alone, for callers that search codebooks themselves.
+class Network {
+ public:
+  Network(std::shared_ptr<const Graph> graph, int64_t lanes);
+
+  // in[l]: planar [in_channels][blocks[l].rows]. Afterwards out() holds per lane planar
+  // [out_channels][rows], lanes one after the other.
+  void run(const std::vector<const float*>& in, const std::vector<Block>& blocks);
+
+  const std::vector<float>& out() const { return out_; }
+  const std::vector<int64_t>& rows() const { return stream_.output_rows(); }
+  Stream& stream() { return stream_; }
+  const Graph& graph() const { return *graph_; }
+
+ private:
+  std::shared_ptr<const Graph> graph_;
+  Stream stream_;
+  std::vector<float> out_;
+};
+
 // The level by which normalising models scale a segment: the root mean square over time of the
 // channels' mean, plus 1e-8. audio: planar [channels][samples], samples >= 1.
 float segment_scale(const float* audio, int64_t channels, int64_t samples);
