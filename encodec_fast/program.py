@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -168,8 +168,8 @@ def _build(metadata: dict[str, Any], tensors: Tensors, digest: str) -> Program:
     if books.ndim != 3:
         raise ValueError(f"codebooks: expected 3 dimensions, found {books.ndim}")
     header = _header(metadata, list(books.shape))
-    encoder = _graph("encoder", header.channels, metadata["encoder"], tensors)
-    decoder = _graph("decoder", books.shape[2], metadata["decoder"], tensors)
+    encoder = build_graph("encoder", header.channels, metadata["encoder"], tensors)
+    decoder = build_graph("decoder", books.shape[2], metadata["decoder"], tensors)
     for name, found, expected in (
         ("encoder: samples per frame", (encoder.down, encoder.up), (header.hop, 1)),
         ("encoder: latent dimension", encoder.out_channels, books.shape[2]),
@@ -194,7 +194,21 @@ def _build(metadata: dict[str, Any], tensors: Tensors, digest: str) -> Program:
     return Program(header, encoder, decoder, _native.Codebooks(books), digest)
 
 
-def _graph(name: str, channels: int, ops: list[dict[str, Any]], tensors: Tensors) -> _native.Graph:
+class TensorSource(Protocol):
+    """Where operations take their weights from: a file's tensors, or arrays in memory."""
+
+    def take(self, name: object) -> npt.NDArray[np.float32]:
+        """As float32."""
+
+    def take_weight(self, name: object) -> npt.NDArray[Any]:
+        """As float32, or as the uint16 that hold bfloat16."""
+
+
+def build_graph(
+    name: str, channels: int, ops: list[dict[str, Any]], tensors: TensorSource
+) -> _native.Graph:
+    """The graph of an operation list (docs/program.md) on inputs of `channels`. Raises ValueError,
+    KeyError, TypeError or AttributeError for one that is not sound; messages begin with `name`."""
     if not isinstance(ops, list) or not 1 <= len(ops) <= 1000:
         raise ValueError(f"{name}: expected a list of 1..1000 operations")
     graph = _native.Graph(channels)
@@ -210,7 +224,7 @@ def _graph(name: str, channels: int, ops: list[dict[str, Any]], tensors: Tensors
     return graph
 
 
-def _append(graph: _native.Graph, op: dict[str, Any], tensors: Tensors) -> None:
+def _append(graph: _native.Graph, op: dict[str, Any], tensors: TensorSource) -> None:
     kind = op["op"]
     source = integer(op["input"], "input", 0, 1 << 20)
     elu = _flag(op, "elu")
@@ -242,7 +256,7 @@ def _append(graph: _native.Graph, op: dict[str, Any], tensors: Tensors) -> None:
 
 
 def _norm(
-    norm: dict[str, Any] | None, tensors: Tensors
+    norm: dict[str, Any] | None, tensors: TensorSource
 ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None, float]:
     if norm is None:
         return None, None, 0.0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from encodec_fast.models.config import ModelConfig
 from encodec_fast.models.encodec import EncodecModel
@@ -30,7 +31,39 @@ def as_array(tensor: Tensor | nn.Module | None) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
 
-class _OpList:
+def conv_weight(conv: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
+    """Its weight as the next call would use it: PyTorch's old weight norm sets it only then."""
+    hooks = conv._forward_pre_hooks.values()
+    norms = [hook for hook in hooks if isinstance(hook, WeightNorm)]
+    weight: Tensor = norms[0].compute_weight(conv) if norms else conv.weight
+    return weight
+
+
+class ConvLayer(Protocol):
+    """A convolution of models/seanet.py, or of another package's model, as the export reads it."""
+
+    @property
+    def conv(self) -> nn.Conv1d: ...
+    @property
+    def norm(self) -> nn.GroupNorm | None: ...
+    @property
+    def causal(self) -> bool: ...
+    @property
+    def pad_mode(self) -> str: ...
+
+
+class TransposedLayer(Protocol):
+    """The same for a transposed convolution of kernel 2 * stride."""
+
+    @property
+    def conv(self) -> nn.ConvTranspose1d: ...
+    @property
+    def norm(self) -> nn.GroupNorm | None: ...
+    @property
+    def causal(self) -> bool: ...
+
+
+class Operations:
     """Collects the operations and tensors of one graph; `value` is the latest output."""
 
     def __init__(self, prefix: str, tensors: dict[str, npt.NDArray[np.float32]]) -> None:
@@ -60,14 +93,13 @@ class _OpList:
             "eps": norm.eps,
         }
 
-    def conv(self, layer: Conv1d, source: int, add: int | None = None) -> int:
-        if layer.dilation != 1:
-            raise ValueError(
-                f"model: expected convolutions without dilation, found {layer.dilation}"
-            )
-        weight = as_array(layer.conv.weight)  # [out, in, kernel]
+    def conv(self, layer: ConvLayer, source: int, add: int | None = None) -> int:
+        (stride,), (dilation,) = layer.conv.stride, layer.conv.dilation
+        if dilation != 1:
+            raise ValueError(f"model: expected convolutions without dilation, found {dilation}")
+        weight = as_array(conv_weight(layer.conv))  # [out, in, kernel]
         out, _, kernel = weight.shape
-        padding = kernel - layer.stride
+        padding = kernel - stride
         right = 0 if layer.causal else padding // 2
         return self._append(
             {
@@ -75,7 +107,7 @@ class _OpList:
                 "input": source,
                 "add": add,
                 "kernel": kernel,
-                "stride": layer.stride,
+                "stride": stride,
                 "pad": [padding - right, right],
                 "pad_mode": layer.pad_mode,
                 "weight": self._tensor("weight", weight.transpose(2, 1, 0).reshape(-1, out)),
@@ -84,9 +116,9 @@ class _OpList:
             }
         )
 
-    def conv_transpose(self, layer: ConvTranspose1d) -> None:
-        weight = as_array(layer.conv.weight)  # [in, out, 2 * stride]
-        stride = layer.stride
+    def conv_transpose(self, layer: TransposedLayer) -> None:
+        weight = as_array(conv_weight(layer.conv))  # [in, out, 2 * stride]
+        (stride,) = layer.conv.stride
         # Output row t, phase j takes tap j of input row t and tap j + stride of row t - 1.
         halves = (weight[:, :, stride:], weight[:, :, :stride])
         rows = [half.transpose(0, 2, 1).reshape(weight.shape[0], -1) for half in halves]
@@ -102,20 +134,18 @@ class _OpList:
             }
         )
 
-    def residual(self, unit: ResidualUnit) -> None:
+    def residual(self, first: ConvLayer, second: ConvLayer, shortcut: ConvLayer | None) -> None:
+        """shortcut(x) + second(ELU(first(ELU(x))))."""
         source = self.value
-        skip = source
-        if isinstance(unit.shortcut, Conv1d):
-            skip = self.conv(unit.shortcut, source)
-        convs = [layer for layer in unit.block if isinstance(layer, Conv1d)]
+        skip = source if shortcut is None else self.conv(shortcut, source)
         self.elu = True
-        hidden = self.conv(convs[0], source)
+        hidden = self.conv(first, source)
         self.elu = True
-        self.conv(convs[1], hidden, add=skip)
+        self.conv(second, hidden, add=skip)
 
-    def lstm(self, block: LSTM) -> None:
+    def lstm(self, lstm: nn.LSTM) -> None:
+        """x + lstm(x)."""
         source = self.value
-        lstm = block.lstm
         for layer in range(lstm.num_layers):
             last = layer == lstm.num_layers - 1
             parameters = {
@@ -140,9 +170,11 @@ class _OpList:
             elif isinstance(layer, ConvTranspose1d):
                 self.conv_transpose(layer)
             elif isinstance(layer, ResidualUnit):
-                self.residual(layer)
+                first, second = (part for part in layer.block if isinstance(part, Conv1d))
+                skip = layer.shortcut
+                self.residual(first, second, skip if isinstance(skip, Conv1d) else None)
             elif isinstance(layer, LSTM):
-                self.lstm(layer)
+                self.lstm(layer.lstm)
             else:
                 self.elu = True
         return self.ops
@@ -196,8 +228,8 @@ def export_model(model: EncodecModel, path: str | Path, dtype: str = "float32") 
         raise ValueError(f"dtype: expected {', '.join(map(repr, DTYPES))}, found {dtype!r}")
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     header = _header(model.config)
-    header["encoder"] = _OpList("encoder", tensors).layers(model.encoder.layers)
-    header["decoder"] = _OpList("decoder", tensors).layers(model.decoder.layers)
+    header["encoder"] = Operations("encoder", tensors).layers(model.encoder.layers)
+    header["decoder"] = Operations("decoder", tensors).layers(model.decoder.layers)
     ops = header["encoder"] + header["decoder"]
     weights = frozenset(op[key] for op in ops for key in ("weight", "recurrent") if key in op)
     books = [model.quantizer.codebook(q).embed for q in range(model.config.n_codebooks)]

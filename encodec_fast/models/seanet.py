@@ -7,12 +7,15 @@ model loads without renaming. Tensors are float32 [batch, channels, time].
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from encodec_fast.models.config import ModelConfig
+
+Conv = TypeVar("Conv", nn.Conv1d, nn.ConvTranspose1d)
 
 
 def _pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
@@ -26,9 +29,7 @@ def _pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     return padded[..., : padded.shape[-1] - missing]
 
 
-def _normed(
-    conv: nn.Conv1d | nn.ConvTranspose1d, norm: str, fan_in: int
-) -> tuple[nn.Module, nn.GroupNorm | None]:
+def _normed(conv: Conv, norm: str, fan_in: int) -> tuple[Conv, nn.GroupNorm | None]:
     """The convolution with its weight norm, and the group norm that follows it (or None).
 
     It starts with zero biases and weights that keep the signal's power (`fan_in` products make one
@@ -38,9 +39,9 @@ def _normed(
     nn.init.normal_(conv.weight, std=fan_in**-0.5)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
-    channels = conv.out_channels
-    module = weight_norm(conv) if norm == "weight_norm" else conv
-    return module, nn.GroupNorm(1, channels) if norm == "time_group_norm" else None
+    if norm == "weight_norm":
+        weight_norm(conv)
+    return conv, nn.GroupNorm(1, conv.out_channels) if norm == "time_group_norm" else None
 
 
 class Conv1d(nn.Module):

@@ -1,0 +1,1 @@
+"""Other packages' EnCodec models on the native core: one file per package (needs torch)."""

@@ -1,0 +1,141 @@
+"""The reference, the PyPI package `encodec`: its EncodecModel, and the coder of its compress()."""
+
+from __future__ import annotations
+
+import importlib
+import weakref
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from encodec import EncodecModel
+from encodec.modules import SLSTM, SConv1d, SConvTranspose1d
+from encodec.modules.seanet import SEANetDecoder, SEANetEncoder, SEANetResnetBlock
+from encodec.quantization.core_vq import (
+    EuclideanCodebook,
+    ResidualVectorQuantization,
+    VectorQuantization,
+)
+from torch import Tensor, nn
+
+from encodec_fast import _native
+from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Stand
+from encodec_fast.integrations.parts import CodebooksPart, NetworkPart
+from encodec_fast.integrations.seanet import Classes, UnsupportedError
+
+CODEC = EncodecModel
+# The package has a function of this name.
+compress: Any = importlib.import_module("encodec.compress")
+_CLASSES = Classes(SConv1d, SConvTranspose1d, SEANetResnetBlock, SLSTM)
+_CODEBOOK_PARTS = (nn.ModuleList, VectorQuantization, EuclideanCodebook, nn.Identity)
+
+
+# encodec has no types, which mypy --strict reports for each subclass.
+class AcceleratedEncoder(AcceleratedNetwork, SEANetEncoder):  # type: ignore[misc]
+    """SEANetEncoder on the native core."""
+
+
+class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):  # type: ignore[misc]
+    """SEANetDecoder on the native core."""
+
+
+class AcceleratedQuantizer(AcceleratedCodebooks, ResidualVectorQuantization):  # type: ignore[misc]
+    """ResidualVectorQuantization on the native core."""
+
+    def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
+        """As ResidualVectorQuantization.encode."""
+        return self.search(x, n_q or len(self.layers))
+
+    def decode(self, q_indices: Tensor) -> Tensor:
+        """As ResidualVectorQuantization.decode."""
+        return self.look_up(q_indices)
+
+
+# Models whose `compress` codes with our coder: it is the package's, for all of them or none.
+_attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_ORIGINALS = {
+    name: getattr(compress, name)
+    for name in ("ArithmeticCoder", "ArithmeticDecoder", "build_stable_quantized_cdf")
+}
+
+
+class NativeCoder:
+    """encodec's ArithmeticCoder as `compress` uses it: the same bits (spec 4.2)."""
+
+    total_range_bits = 24
+
+    def __init__(self, fo: IO[bytes]) -> None:
+        self._file = fo
+        self._coder = _native.ArithmeticEncoder()
+
+    def push(self, symbol: int, quantized_cdf: npt.NDArray[np.int64]) -> None:
+        """Code a symbol under the sums [1, entries]."""
+        self._coder.push(np.array([symbol], np.uint16), quantized_cdf)
+
+    def flush(self) -> None:
+        """Write what was coded."""
+        self._file.write(self._coder.flush())
+
+
+class NativeDecoder:
+    """encodec's ArithmeticDecoder as `decompress` uses it, on a file that can seek."""
+
+    total_range_bits = 24
+
+    def __init__(self, fo: IO[bytes]) -> None:
+        self._file = fo
+        self._start = fo.tell()
+        self._coder = _native.ArithmeticDecoder(fo.read())
+
+    def pull(self, quantized_cdf: npt.NDArray[np.int64]) -> int | None:
+        """The next symbol; None at the end of the data. The file stands behind what was read, as
+        the original leaves it."""
+        symbols = self._coder.pull(quantized_cdf, 1)
+        self._file.seek(self._start + self._coder.position)
+        return int(symbols[0]) if len(symbols) else None
+
+
+def open_decoder(fo: IO[bytes]) -> Any:
+    """A decoder for a file: the original where it cannot seek."""
+    return NativeDecoder(fo) if fo.seekable() else _ORIGINALS["ArithmeticDecoder"](fo)
+
+
+def native_cdf(pdf: Tensor, total_range_bits: int, check: bool = True) -> npt.NDArray[np.int64]:
+    """encodec's build_stable_quantized_cdf for the coders above: sums [1, entries] (spec 4.1)."""
+    sums: npt.NDArray[np.int64] = _native.cdf_reference(pdf.contiguous().numpy()[None])
+    return sums
+
+
+def attach(model: Any, exact_lengths: bool) -> None:
+    """Let the package code with our coder. Raises UnsupportedError for exact_lengths."""
+    if exact_lengths:
+        raise UnsupportedError("exact_lengths: encodec has no padding masks")
+    _attached.add(model)
+    compress.ArithmeticCoder = NativeCoder
+    compress.ArithmeticDecoder = open_decoder
+    compress.build_stable_quantized_cdf = native_cdf
+
+
+def detach(model: Any) -> None:
+    """Give the package its coder back with the last model."""
+    _attached.discard(model)
+    if not _attached:
+        for name, original in _ORIGINALS.items():
+            setattr(compress, name, original)
+
+
+def stands(model: Any, threads: int | None) -> list[Stand]:
+    """What can stand in for the modules of an EncodecModel. Raises UnsupportedError."""
+    networks = (
+        (model.encoder, SEANetEncoder, AcceleratedEncoder, model.encoder.channels),
+        (model.decoder, SEANetDecoder, AcceleratedDecoder, model.decoder.dimension),
+    )
+    found = [
+        Stand(module, original, ours, NetworkPart(module, "model", channels, _CLASSES, threads))
+        for module, original, ours, channels in networks
+    ]
+    part = CodebooksPart(model.quantizer.vq, _CODEBOOK_PARTS, threads)
+    return [
+        *found,
+        Stand(model.quantizer.vq, ResidualVectorQuantization, AcceleratedQuantizer, part),
+    ]

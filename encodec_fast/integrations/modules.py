@@ -1,0 +1,153 @@
+"""The classes that an accelerated model's modules are given, in front of their own.
+
+They hold no state but the part: a module's weights, names and children stay what they were.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from encodec_fast.integrations import operators
+from encodec_fast.integrations.parts import MODULES, CodebooksPart, NetworkPart, Part
+
+if TYPE_CHECKING:
+
+    class Base(nn.Module):
+        """What the packages' classes have, as far as it is used here."""
+
+        layers: nn.ModuleList
+
+        def __setstate__(self, state: dict[str, Any]) -> None: ...
+        def decode(self, codes: Tensor) -> Tensor: ...
+
+else:
+    Base = object  # in front of the module's own class, which has nn.Module behind it
+
+
+class Stand(NamedTuple):
+    """A module, the class it must be of, the class that stands in for that, and its part."""
+
+    module: nn.Module
+    original: type[nn.Module]
+    accelerated: type[nn.Module]
+    part: Part[Any]
+
+    def install(self) -> None:
+        """Give the module its new class and its part."""
+        module: Any = self.module
+        module.__class__ = self.accelerated
+        module.native_part = self.part
+        MODULES[self.part.handle] = module
+
+
+def uninstall(module: Any) -> None:
+    """Give an accelerated module its own class back."""
+    module.__class__ = type(module).__bases__[-1]
+    del module.native_part
+
+
+class Accelerated(Base):
+    """What all of them share. `native_part` is kept among the module's plain attributes."""
+
+    native_part: Part[Any]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, or one from another process, is a module of its own."""
+        super().__setstate__(state)
+        MODULES[self.native_part.handle] = self
+
+
+class AcceleratedNetwork(Accelerated):
+    """An encoder or decoder."""
+
+    native_part: NetworkPart
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = self.native_part
+        usual = x.dim() == 3 and x.shape[1] == part.channels and x.shape[0] > 0 and x.shape[2] > 0
+        if not usual or not part.accepts(self, x):
+            return self.original_forward(x)
+        if torch.is_grad_enabled() and self._weights_want_gradients():
+            if torch.compiler.is_compiling() or part.native(self) is None:
+                return self.original_forward(x)
+            weights = [p for p in self.parameters() if p.requires_grad]
+            out: Tensor = _Recomputed.apply(self, x, *weights)  # type: ignore[no-untyped-call]
+            return out
+        return self.run(x)
+
+    def _weights_want_gradients(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def run(self, x: Tensor) -> Tensor:
+        """On the native core."""
+        part = self.native_part
+        shape = (part.out_channels, part.up, part.down)
+        out: Tensor = operators.run_network(x, part.handle, *shape)
+        return out
+
+    def original_forward(self, x: Tensor) -> Tensor:
+        """In PyTorch."""
+        out: Tensor = super().forward(x)
+        return out
+
+
+class _Recomputed(torch.autograd.Function):
+    """The native forward for callers that might want gradients of the weights: most examples call
+    models in eval mode without no_grad. PyTorch's forward is run when a gradient is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, module: AcceleratedNetwork, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.module = module
+        ctx.save_for_backward(x, *weights)  # an error if they are overwritten meanwhile
+        return module.run(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        with torch.enable_grad():
+            out = ctx.module.original_forward(x)
+        found = torch.autograd.grad(out, weights, gradient, allow_unused=True)
+        return None, None, *found
+
+
+class AcceleratedCodebooks(Accelerated):
+    """A residual vector quantiser, whose package's class has `encode` and `decode` and a codebook's
+    for each of its `layers`."""
+
+    native_part: CodebooksPart
+
+    def search(self, x: Tensor, n_q: int) -> Tensor:
+        """Latents [batch, dimension, frames] to codes int64 [n_q, batch, frames]."""
+        part = self.native_part
+        usual = x.dim() == 3 and x.shape[1] == part.dimension and x.numel() > 0
+        if not usual or not 1 <= n_q <= part.n_q or not part.accepts(self, x.detach()):
+            return self.original_encode(x, n_q)
+        codes: Tensor = operators.search_codebooks(x.detach(), part.handle, n_q)
+        return codes
+
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codes integer [1..n_q, batch, frames] to latents [batch, dimension, frames]."""
+        part = self.native_part
+        usual = codes.dim() == 3 and codes.numel() > 0 and codes.dtype == torch.int64
+        if not usual or len(codes) > part.n_q or not part.accepts(self, codes):
+            return self.original_decode(codes)
+        latents: Tensor = operators.look_up_codes(codes, part.handle, part.dimension)
+        return latents
+
+    def original_encode(self, x: Tensor, n_q: int) -> Tensor:
+        """In PyTorch: what the packages' `encode` do once they know the number of codebooks."""
+        codes: list[Tensor] = []
+        layers: list[Any] = list(self.layers)
+        for layer in layers[:n_q]:
+            codes.append(layer.encode(x))
+            x = x - layer.decode(codes[-1])
+        return torch.stack(codes)
+
+    def original_decode(self, codes: Tensor) -> Tensor:
+        """In PyTorch."""
+        return super().decode(codes)

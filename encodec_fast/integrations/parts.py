@@ -1,0 +1,184 @@
+"""What stands in for one module of another package's model: when it may, and with what.
+
+A part belongs to its module (as `module.native_part`), is built from it on first use and again
+when the module has changed, and is copied and pickled with it, without what is native.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encodec_fast import _native
+from encodec_fast.integrations.network import Network
+from encodec_fast.integrations.seanet import Classes, UnsupportedError, read_graph
+from encodec_fast.integrations.watch import Watch, has_hooks
+
+Native = TypeVar("Native")
+
+# Custom operators take numbers and tensors: this is how they find a part's module.
+MODULES: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
+_HANDLES = itertools.count(1)
+
+
+class Part(ABC, Generic[Native]):
+    """threads: how many groups of a batch run at once, None: as many as PyTorch uses."""
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
+        self._warned: set[str] = set()
+        self._start()
+
+    def _start(self) -> None:
+        self.handle = next(_HANDLES)
+        self._native: Native | None = None
+        self._watch: Watch | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_native": None, "_watch": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    @property
+    def threads(self) -> int:
+        """Threads for the next call."""
+        return torch.get_num_threads() if self._threads is None else self._threads
+
+    def native(self, module: nn.Module) -> Native | None:
+        """What stands in for `module` as it is now; None, with one warning, where nothing can."""
+        if self._watch is None or not self._watch.unchanged():
+            self._native = None
+            try:
+                self._check(module)
+                self._native = self.build(module)
+            except UnsupportedError as error:
+                self.warn(module, str(error))
+            # Hooks that are there now would not be seen to go.
+            self._watch = None if has_hooks(module) else Watch(module, self.tensors)
+        return self._native
+
+    def _check(self, module: nn.Module) -> None:
+        if has_hooks(module):
+            raise UnsupportedError("hooks on the modules in it would not be called")
+        for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+            if tensor.is_floating_point() and (tensor.dtype, tensor.device.type) != _PLAIN:
+                raise UnsupportedError(f"{name} is {tensor.dtype} on {tensor.device.type}")
+
+    def forget(self) -> None:
+        """Build anew on next use. Training writes weights in ways that no watch sees."""
+        self._native = self._watch = None
+
+    def accepts(self, module: nn.Module, x: Tensor) -> bool:
+        """Whether this may stand in for one call on `x` (a tensor of the right form); if not, there
+        is one warning for each reason."""
+        reason = None
+        if module.training:
+            self.forget()
+            reason = "it is in training mode (call eval())"
+        elif x.requires_grad and torch.is_grad_enabled() and x.is_floating_point():
+            reason = "its input wants a gradient"
+        elif x.device.type != "cpu" or (x.is_floating_point() and x.dtype != torch.float32):
+            reason = f"its input is {x.dtype} on {x.device.type}"
+        elif torch.is_autocast_enabled("cpu"):
+            reason = "autocast is on"
+        elif torch._C._get_tracing_state() is not None:  # what torch.jit.is_tracing asks
+            reason = "it is being traced"
+        if reason is not None and not torch.compiler.is_compiling():
+            self.warn(module, reason)
+        return reason is None
+
+    def warn(self, module: nn.Module, reason: str) -> None:
+        """One warning for each reason."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            name = type(module).__name__.removeprefix("Accelerated")
+            warnings.warn(
+                f"encodec_fast does not stand in for {name}: {reason}; PyTorch runs it",
+                stacklevel=2,
+            )
+
+    @abstractmethod
+    def build(self, module: nn.Module) -> Native:
+        """Read the module's weights. Raises UnsupportedError for a module that it cannot be."""
+
+    @abstractmethod
+    def tensors(self, module: nn.Module) -> Iterable[str]:
+        """The names of a module's own parameters and buffers that `build` reads."""
+
+
+_PLAIN = (torch.float32, "cpu")
+
+
+class NetworkPart(Part[Network]):
+    """An encoder or decoder: a sequence of `layers` with `channels` in its input.
+
+    out_channels, up, down: of the graph, known without weights.
+    """
+
+    def __init__(
+        self, module: nn.Module, layers: str, channels: int, classes: Classes, threads: int | None
+    ) -> None:
+        super().__init__(threads)
+        self._layers, self._channels, self._classes = layers, channels, classes
+        graph = self._graph(module)
+        self.channels, self.out_channels = channels, graph.out_channels
+        self.up, self.down = graph.up, graph.down
+
+    def _graph(self, module: nn.Module) -> _native.Graph:
+        return read_graph(getattr(module, self._layers), self._channels, self._classes)
+
+    def build(self, module: nn.Module) -> Network:
+        return Network(self._graph(module))
+
+    def tensors(self, module: nn.Module) -> Iterable[str]:
+        return [name for name, parameter in module._parameters.items() if parameter is not None]
+
+
+class CodebooksPart(Part[_native.Codebooks]):
+    """A residual vector quantiser: each codebook is a buffer `embed` [size, dimension] of a module
+    in it, all of whose modules are of the classes `parts`.
+
+    dimension: of an entry; size: of a codebook; n_q: how many there are.
+    """
+
+    def __init__(
+        self, module: nn.Module, parts: tuple[type[nn.Module], ...], threads: int | None
+    ) -> None:
+        super().__init__(threads)
+        self._parts = parts
+        self.n_q, self.size, self.dimension = self._entries(module).shape
+
+    def _entries(self, module: nn.Module) -> Tensor:
+        for name, part in module.named_modules():
+            if name and type(part) not in self._parts:
+                raise UnsupportedError(f"{name} is a {type(part).__name__}")
+        found = [
+            embed
+            for part in module.modules()
+            for name, embed in part._buffers.items()
+            if name == "embed" and embed is not None
+        ]
+        if not found or len({embed.shape for embed in found}) > 1 or found[0].dim() != 2:
+            raise UnsupportedError("expected codebooks of one shape [size, dimension]")
+        return torch.stack(found)
+
+    def build(self, module: nn.Module) -> _native.Codebooks:
+        entries = np.ascontiguousarray(self._entries(module).numpy())
+        if entries.shape != (self.n_q, self.size, self.dimension):
+            raise UnsupportedError("its codebooks have another shape than before")
+        if not np.isfinite(entries).all():
+            raise UnsupportedError("its codebooks are not finite")
+        return _native.Codebooks(entries)
+
+    def tensors(self, module: nn.Module) -> Iterable[str]:
+        return ["embed"] if module._buffers.get("embed") is not None else []
