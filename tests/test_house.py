@@ -52,7 +52,7 @@ TIERS = {
     "batch": 17,
     "training": 17,
     "console": 18,
-    "__init__": 19,
+    "__init__": 19,  # also asks `integrations` and `batch` for names on demand
     "bench": 20,
     "cli_models": 21,
     "evaluation": 21,

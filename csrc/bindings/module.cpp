@@ -7,6 +7,8 @@
 #include "engine/coder.h"
 
 NB_MODULE(_core, m) {
+  // PyTorch keeps what its operators refer to until the process ends, codebooks among it.
+  nanobind::set_leak_warnings(false);
   using namespace encodec_fast;
   m.doc() = "The native core of encodec_fast.";
   bind_program(m);

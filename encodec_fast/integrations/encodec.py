@@ -7,7 +7,7 @@ import weakref
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from encodec import EncodecModel
 from encodec.modules import SLSTM, SConv1d, SConvTranspose1d
 from encodec.modules.seanet import SEANetDecoder, SEANetEncoder, SEANetResnetBlock
@@ -68,9 +68,9 @@ class NativeCoder:
         self._file = fo
         self._coder = _native.ArithmeticEncoder()
 
-    def push(self, symbol: int, quantized_cdf: npt.NDArray[np.int64]) -> None:
-        """Code a symbol under the sums [1, entries]."""
-        self._coder.push(np.array([symbol], np.uint16), quantized_cdf)
+    def push(self, symbol: int, quantized_cdf: Tensor) -> None:
+        """Code a symbol under the sums int64 [entries]."""
+        self._coder.push(np.array([symbol], np.uint16), quantized_cdf.numpy()[None])
 
     def flush(self) -> None:
         """Write what was coded."""
@@ -87,10 +87,10 @@ class NativeDecoder:
         self._start = fo.tell()
         self._coder = _native.ArithmeticDecoder(fo.read())
 
-    def pull(self, quantized_cdf: npt.NDArray[np.int64]) -> int | None:
+    def pull(self, quantized_cdf: Tensor) -> int | None:
         """The next symbol; None at the end of the data. The file stands behind what was read, as
         the original leaves it."""
-        symbols = self._coder.pull(quantized_cdf, 1)
+        symbols = self._coder.pull(quantized_cdf.numpy()[None], 1)
         self._file.seek(self._start + self._coder.position)
         return int(symbols[0]) if len(symbols) else None
 
@@ -100,10 +100,9 @@ def open_decoder(fo: IO[bytes]) -> Any:
     return NativeDecoder(fo) if fo.seekable() else _ORIGINALS["ArithmeticDecoder"](fo)
 
 
-def native_cdf(pdf: Tensor, total_range_bits: int, check: bool = True) -> npt.NDArray[np.int64]:
-    """encodec's build_stable_quantized_cdf for the coders above: sums [1, entries] (spec 4.1)."""
-    sums: npt.NDArray[np.int64] = _native.cdf_reference(pdf.contiguous().numpy()[None])
-    return sums
+def native_cdf(pdf: Tensor, total_range_bits: int, check: bool = True) -> Tensor:
+    """encodec's build_stable_quantized_cdf as `compress` uses it (spec 4.1): int64 [entries]."""
+    return torch.from_numpy(_native.cdf_reference(pdf.contiguous().numpy()[None]))[0]
 
 
 def attach(model: Any, exact_lengths: bool) -> None:

@@ -43,7 +43,7 @@ def rvq_encode(latents: Tensor, codebooks: Tensor) -> Tensor:
         )
     rows = latents.detach().contiguous().numpy().reshape(-1, dimension)
     codes = _pack(codebooks).encode(rows, len(codebooks))
-    return torch.from_numpy(codes.astype(np.int64)).reshape(-1, *latents.shape[:-1])
+    return torch.from_numpy(codes.astype(np.int64)).reshape(len(codebooks), *latents.shape[:-1])
 
 
 @rvq_encode.register_fake

@@ -121,7 +121,8 @@ def _append_residual(operations: Operations, unit: Any, classes: Classes) -> Non
     block = list(unit.block.children())
     expected = [nn.ELU, classes.conv, nn.ELU, classes.conv]
     if [type(layer) for layer in block] != expected or {block[0].alpha, block[2].alpha} != {1.0}:
-        raise UnsupportedError("expected ELU, convolution, ELU, convolution")
+        found = ", ".join(map(str, block))
+        raise UnsupportedError(f"expected ELU, convolution, ELU, convolution, found {found}")
     skip = unit.shortcut
     if type(skip) is not classes.conv and type(skip) is not nn.Identity:
         raise UnsupportedError(f"expected a convolution or nothing as its skip, found {skip}")
