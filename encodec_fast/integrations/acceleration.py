@@ -66,7 +66,6 @@ def accelerate(
         _put_back(each)
         try:
             stands: list[Stand] = each.package.stands(each.codec, threads)
-            _check_classes(stands)
             each.package.attach(each.codec, exact_lengths)
         except UnsupportedError as error:
             warnings.warn(f"encodec_fast leaves {each} as it is: {error}", stacklevel=2)
@@ -94,14 +93,6 @@ def _put_back(found: _Found) -> None:
         if isinstance(module, Accelerated):
             uninstall(module)
     found.package.detach(found.codec)
-
-
-def _check_classes(stands: list[Stand]) -> None:
-    for stand in stands:
-        if type(stand.module) is not stand.original:
-            raise UnsupportedError(
-                f"expected a {stand.original.__name__}, found a {type(stand.module).__name__}"
-            )
 
 
 def _codecs(model: Any) -> Iterator[_Found]:

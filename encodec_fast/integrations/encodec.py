@@ -19,15 +19,12 @@ from encodec.quantization.core_vq import (
 from torch import Tensor, nn
 
 from encodec_fast import _native
-from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Stand
-from encodec_fast.integrations.parts import CodebooksPart, NetworkPart
+from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Kinds, Stand
 from encodec_fast.integrations.seanet import Classes, UnsupportedError
 
 CODEC = EncodecModel
 # The package has a function of this name.
 compress: Any = importlib.import_module("encodec.compress")
-_CLASSES = Classes(SConv1d, SConvTranspose1d, SEANetResnetBlock, SLSTM)
-_CODEBOOK_PARTS = (nn.ModuleList, VectorQuantization, EuclideanCodebook, nn.Identity)
 
 
 # encodec has no types, which mypy --strict reports for each subclass.
@@ -123,18 +120,18 @@ def detach(model: Any) -> None:
             setattr(compress, name, original)
 
 
+_KINDS = Kinds(
+    Classes(SConv1d, SConvTranspose1d, SEANetResnetBlock, SLSTM),
+    "model",
+    AcceleratedEncoder,
+    AcceleratedDecoder,
+    AcceleratedQuantizer,
+    (nn.ModuleList, VectorQuantization, EuclideanCodebook, nn.Identity),
+)
+
+
 def stands(model: Any, threads: int | None) -> list[Stand]:
     """What can stand in for the modules of an EncodecModel. Raises UnsupportedError."""
-    networks = (
-        (model.encoder, SEANetEncoder, AcceleratedEncoder, model.encoder.channels),
-        (model.decoder, SEANetDecoder, AcceleratedDecoder, model.decoder.dimension),
-    )
-    found = [
-        Stand(module, original, ours, NetworkPart(module, "model", channels, _CLASSES, threads))
-        for module, original, ours, channels in networks
-    ]
-    part = CodebooksPart(model.quantizer.vq, _CODEBOOK_PARTS, threads)
-    return [
-        *found,
-        Stand(model.quantizer.vq, ResidualVectorQuantization, AcceleratedQuantizer, part),
-    ]
+    encoder = (model.encoder, model.encoder.channels)
+    decoder = (model.decoder, model.decoder.dimension)
+    return _KINDS.stands(encoder, decoder, model.quantizer.vq, threads)

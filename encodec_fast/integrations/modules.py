@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from encodec_fast.integrations import operators
 from encodec_fast.integrations.parts import MODULES, CodebooksPart, NetworkPart, Part
+from encodec_fast.integrations.seanet import Classes, UnsupportedError
 
 if TYPE_CHECKING:
 
@@ -29,10 +30,9 @@ else:
 
 
 class Stand(NamedTuple):
-    """A module, the class it must be of, the class that stands in for that, and its part."""
+    """A module, the class that is to stand in front of its own, and its part."""
 
     module: nn.Module
-    original: type[nn.Module]
     accelerated: type[nn.Module]
     part: Part[Any]
 
@@ -42,6 +42,42 @@ class Stand(NamedTuple):
         module.__class__ = self.accelerated
         module.native_part = self.part
         MODULES[self.part.handle] = module
+
+
+class Kinds(NamedTuple):
+    """What a package's file knows: its classes of layers, where a network keeps them, which classes
+    stand in for its networks and its quantiser, and what else is in a quantiser."""
+
+    classes: Classes
+    layers: str
+    encoder: type[nn.Module]
+    decoder: type[nn.Module]
+    quantizer: type[nn.Module]
+    codebook_parts: tuple[type[nn.Module], ...]
+
+    def stands(
+        self,
+        encoder: tuple[nn.Module, int],
+        decoder: tuple[nn.Module, int],
+        quantizer: nn.Module,
+        threads: int | None,
+    ) -> list[Stand]:
+        """For a codec's networks, each with the channels of its input, and its quantiser. Raises
+        UnsupportedError."""
+        found = []
+        for (module, channels), ours in ((encoder, self.encoder), (decoder, self.decoder)):
+            _check_class(module, ours)
+            network = NetworkPart(module, self.layers, channels, self.classes, threads)
+            found.append(Stand(module, ours, network))
+        _check_class(quantizer, self.quantizer)
+        codebooks = CodebooksPart(quantizer, self.codebook_parts, threads)
+        return [*found, Stand(quantizer, self.quantizer, codebooks)]
+
+
+def _check_class(module: nn.Module, accelerated: type[nn.Module]) -> None:
+    original = accelerated.__bases__[-1]
+    if type(module) is not original:
+        raise UnsupportedError(f"expected a {original.__name__}, found a {type(module).__name__}")
 
 
 def uninstall(module: Any) -> None:

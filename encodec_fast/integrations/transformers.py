@@ -18,13 +18,10 @@ from transformers.models.encodec.modeling_encodec import (
     EncodecVectorQuantization,
 )
 
-from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Stand
-from encodec_fast.integrations.parts import CodebooksPart, NetworkPart
+from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Kinds, Stand
 from encodec_fast.integrations.seanet import Classes, UnsupportedError
 
 CODEC = EncodecModel
-_CLASSES = Classes(EncodecConv1d, EncodecConvTranspose1d, EncodecResnetBlock, EncodecLSTM)
-_CODEBOOK_PARTS = (nn.ModuleList, EncodecVectorQuantization, EncodecEuclideanCodebook)
 
 
 # transformers has no types, which mypy --strict reports for each subclass.
@@ -127,17 +124,19 @@ def detach(model: Any) -> None:
         model.__class__ = EncodecModel
 
 
+_KINDS = Kinds(
+    Classes(EncodecConv1d, EncodecConvTranspose1d, EncodecResnetBlock, EncodecLSTM),
+    "layers",
+    AcceleratedEncoder,
+    AcceleratedDecoder,
+    AcceleratedQuantizer,
+    (nn.ModuleList, EncodecVectorQuantization, EncodecEuclideanCodebook),
+)
+
+
 def stands(model: Any, threads: int | None) -> list[Stand]:
     """What can stand in for the modules of an EncodecModel. Raises UnsupportedError."""
     config = model.config
-    networks = (
-        (model.encoder, EncodecEncoder, AcceleratedEncoder, config.audio_channels),
-        (model.decoder, EncodecDecoder, AcceleratedDecoder, config.hidden_size),
-    )
-    found = [
-        Stand(module, original, ours, NetworkPart(module, "layers", channels, _CLASSES, threads))
-        for module, original, ours, channels in networks
-    ]
-    part = CodebooksPart(model.quantizer, _CODEBOOK_PARTS, threads)
-    quantizer = (model.quantizer, EncodecResidualVectorQuantizer, AcceleratedQuantizer, part)
-    return [*found, Stand(*quantizer)]
+    encoder = (model.encoder, config.audio_channels)
+    decoder = (model.decoder, config.hidden_size)
+    return _KINDS.stands(encoder, decoder, model.quantizer, threads)

@@ -1,0 +1,70 @@
+"""audiocraft's EncodecModel (24, 32 and 16 kHz), alone or inside MusicGen, AudioGen and others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audiocraft.models.encodec import EncodecModel
+from audiocraft.modules import StreamableConv1d, StreamableConvTranspose1d, StreamableLSTM
+from audiocraft.modules.seanet import SEANetDecoder, SEANetEncoder, SEANetResnetBlock
+from audiocraft.quantization.core_vq import (
+    EuclideanCodebook,
+    ResidualVectorQuantization,
+    VectorQuantization,
+)
+from torch import Tensor, nn
+
+from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Kinds, Stand
+from encodec_fast.integrations.seanet import Classes, UnsupportedError
+
+CODEC = EncodecModel
+
+
+# audiocraft has no types, which mypy --strict reports for each subclass.
+class AcceleratedEncoder(AcceleratedNetwork, SEANetEncoder):  # type: ignore[misc]
+    """SEANetEncoder on the native core."""
+
+
+class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):  # type: ignore[misc]
+    """SEANetDecoder on the native core."""
+
+
+class AcceleratedQuantizer(AcceleratedCodebooks, ResidualVectorQuantization):  # type: ignore[misc]
+    """ResidualVectorQuantization on the native core."""
+
+    def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
+        """As ResidualVectorQuantization.encode."""
+        return self.search(x, n_q or len(self.layers))
+
+    def decode(self, q_indices: Tensor) -> Tensor:
+        """As ResidualVectorQuantization.decode."""
+        return self.look_up(q_indices)
+
+
+_KINDS = Kinds(
+    Classes(StreamableConv1d, StreamableConvTranspose1d, SEANetResnetBlock, StreamableLSTM),
+    "model",
+    AcceleratedEncoder,
+    AcceleratedDecoder,
+    AcceleratedQuantizer,
+    (nn.ModuleList, VectorQuantization, EuclideanCodebook, nn.Identity),
+)
+
+
+def stands(model: Any, threads: int | None) -> list[Stand]:
+    """What can stand in for the modules of an EncodecModel. Raises UnsupportedError."""
+    encoder = (model.encoder, model.encoder.channels)
+    decoder = (model.decoder, model.decoder.dimension)
+    if any(layer.channels_last for layer in model.quantizer.vq.layers):
+        raise UnsupportedError("its codebooks take channels last")
+    return _KINDS.stands(encoder, decoder, model.quantizer.vq, threads)
+
+
+def attach(model: Any, exact_lengths: bool) -> None:
+    """Nothing but to raise UnsupportedError for exact_lengths."""
+    if exact_lengths:
+        raise UnsupportedError("exact_lengths: audiocraft has no padding masks")
+
+
+def detach(model: Any) -> None:
+    """Nothing to undo."""
