@@ -70,6 +70,9 @@ class Part(ABC, Generic[Native]):
     def _check(self, module: nn.Module) -> None:
         if has_hooks(module):
             raise UnsupportedError("hooks on the modules in it would not be called")
+        for name, part in module.named_modules():
+            if "forward" in vars(part):
+                raise UnsupportedError(f"{name or 'it'} has a forward of its own")
         for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
             if tensor.is_floating_point() and (tensor.dtype, tensor.device.type) != _PLAIN:
                 raise UnsupportedError(f"{name} is {tensor.dtype} on {tensor.device.type}")

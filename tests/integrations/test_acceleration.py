@@ -121,6 +121,30 @@ def test_falls_back_with_one_warning() -> None:
     assert out.dtype == torch.bfloat16 and len(said) == 1
 
 
+def test_patched_layers_run() -> None:
+    model = small_model("24khz")
+    layer = model.encoder.layers[0]
+    original = layer.forward
+    layer.forward = lambda x: original(x) * 0
+    x = noise(1, 1, 9000)
+    with pytest.warns(UserWarning, match=r"layers\.0 has a forward of its own"), torch.no_grad():
+        expected = model.encoder(x)
+        assert snr(expected, small_model("24khz").encoder(x)) < 40
+        assert snr(expected, ef.accelerate(model, quiet=True).encoder(x)) > 90
+
+
+def test_models_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = small_model("24khz")
+        expected = model.encoder(noise(1, 1, 9000))
+    ef.accelerate(model, quiet=True)
+    with torch.inference_mode():
+        found = model.encoder(noise(1, 1, 9000))
+        assert snr(expected.clone(), found.clone()) > 90
+        assert "AcceleratedEncoder" in repr(model)
+        model.load_state_dict(small_model("24khz", seed=5).state_dict())
+
+
 def test_gradients_of_weights_in_eval_mode() -> None:
     """Nobody needs no_grad around the documented example, and whoever wants gradients has them."""
     original, model = small_model("24khz"), ef.accelerate(small_model("24khz"), quiet=True)
