@@ -16,6 +16,7 @@ import pytest
 from composed import Op, Pick, compose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain import run_graph
 from programs import Tensors, describe, tiny_program, write_program
 
 from encodec_fast import _native
@@ -232,6 +233,35 @@ def test_composed_programs_keep_the_contract(tmp_path: Path, data: st.DataObject
         beside = three.run([other, rows[:, :0], rows], [True] * 3, [1.0] * 3, *n_q)
         assert beside[2].tobytes() == whole.tobytes() and beside[1].shape[1] == 0
         assert beside[0].tobytes() == one.run([other], [True], [1.0], *n_q)[0].tobytes()
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_composed_programs_do_what_they_say(tmp_path: Path, data: st.DataObject) -> None:
+    """Both graphs of a program that streams, in random blocks, against plain numpy."""
+
+    def pick(count: int) -> int:
+        return data.draw(st.integers(0, count - 1)) if count > 1 else 0
+
+    header, tensors = compose(pick, ("ahead", "causal")[pick(4) // 3])
+    program = Program.load(write_program(tmp_path / "composed", header, tensors))
+    rng = np.random.default_rng(pick(1000))
+    for side, graph in (("encoder", program.encoder), ("decoder", program.decoder)):
+        length = 2 + pick(8 * graph.down + 20)
+        rows = rng.standard_normal((length, graph.in_channels)).astype(np.float32)
+        # A decoder of other codebooks, whose entries are the rows: it shows what any graph gives.
+        native = _native.Decoder(graph, _native.Codebooks(rows[None]), 1, False)
+        codes = np.arange(length, dtype=np.uint16)[None]
+        ends = cut(pick, length, graph.down, graph.start_rows)
+        found = in_blocks(native, codes, ends, ()).T
+        expected = run_graph(header[side], tensors, rows)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_long_lists_are_read_in_one_pass(tmp_path: Path) -> None:
