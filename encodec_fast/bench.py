@@ -70,7 +70,7 @@ class Operation:
 @dataclass(frozen=True)
 class Profile:
     """The operations of one direction in the order of the program, run on one thread in calls of
-    `frames_per_call` (causal models) or of whole segments (None)."""
+    `frames_per_call` or of whole segments (None)."""
 
     direction: str
     frames_per_call: int | None
@@ -104,14 +104,14 @@ def measure(
 
     `frames` adds one frame per call, `profile` the single operations (with `frames` also in calls
     of one frame). Raises ValueError for an unsupported bandwidth, `seconds` outside 0 (excluded)
-    to 600 or shorter than a frame that is asked for, and `frames` of a model that codes segments.
+    to 600 or shorter than a frame that is asked for, and `frames` of a model that is not causal.
     """
     n_q = codec.n_q(bandwidth)
     frame_seconds = codec.hop / codec.sample_rate
     if not 0 < seconds <= MAX_SECONDS:
         raise ValueError(f"seconds: expected more than 0, up to {MAX_SECONDS:g}, found {seconds:g}")
     if frames and not codec.causal:
-        raise ValueError(f"frames: {codec.name} codes whole segments, it has no frames by the call")
+        raise ValueError(f"frames: {codec.name} is not causal, it has no frame for each call")
     if frames and seconds < frame_seconds:
         raise ValueError(
             f"seconds: expected at least one frame ({frame_seconds:.4g}), found {seconds:g}"
@@ -212,7 +212,7 @@ def _profile(codec: Codec, audio: Audio, codes: Codes, n_q: int, frames: int) ->
     decoder = _native.Decoder(program.decoder, program.codebooks, 1, False)
     encoder.profile(True)
     decoder.profile(True)
-    if codec.causal:
+    if not header.segmented:
         starts = program.encoder.start_rows, program.decoder.start_rows
         for chunk, last in _cut(audio, starts[0], frames * codec.hop):
             encoder.run([chunk], [last], [1.0], n_q)
@@ -225,7 +225,7 @@ def _profile(codec: Codec, audio: Audio, codes: Codes, n_q: int, frames: int) ->
             chunk = np.ascontiguousarray(audio[:, begin:][:, : header.segment_length])
             encoder.run([chunk], [True], [scale], n_q)
             decoder.run([segment], [True], [scale])
-    size = frames if codec.causal else None
+    size = None if header.segmented else frames
     return [
         Profile("encode", size, _operations(encoder.timings())),
         Profile("decode", size, _operations(decoder.timings())),

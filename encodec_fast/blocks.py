@@ -1,6 +1,7 @@
 """Whole recordings in constant memory: audio to pieces of codes and back, for any model.
 
-Causal models are streamed; segmented models are coded segment by segment, on several threads.
+Models without segments are streamed; segmented ones are coded segment by segment, on several
+threads.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class BlockEncoder:
         self._n_q = n_q
         self._stream: StreamEncoder | None = None
         self._fresh = True
-        if program.encoder.causal:
+        if not program.header.segmented:
             self._stream = StreamEncoder(program, n_q, None, start)
         else:
             self._jobs = Ordered(SegmentEncoder(program, n_q), threads, live)
@@ -142,7 +143,7 @@ class BlockDecoder:
         self._program = program
         self._stream: StreamDecoder | None = None
         header = program.header
-        if program.decoder.causal:
+        if not header.segmented:
             self._stream = StreamDecoder(program, None, start)
         else:
             self._jobs = Ordered(SegmentDecoder(program), threads, live)

@@ -35,7 +35,6 @@ def checked_pieces(codes: Codes, program: Program) -> list[Piece]:
     """The pieces of codes that a user may have built, one per segment. Raises ValueError for codes
     that no recording of the program's model has."""
     header = program.header
-    causal = program.encoder.causal
     if not isinstance(codes, Codes):
         raise ValueError(f"codes: expected Codes, found {type(codes).__name__}")
     if codes.model != header.name:
@@ -44,8 +43,8 @@ def checked_pieces(codes: Codes, program: Program) -> list[Piece]:
         raise ValueError(
             f"codes: expected sample_rate {header.sample_rate}, found {codes.sample_rate!r}"
         )
-    if len(codes.codes) == 0 or (causal and len(codes.codes) != 1):
-        expected = "one segment" if causal else "at least one segment"
+    if len(codes.codes) == 0 or (not header.segmented and len(codes.codes) != 1):
+        expected = "at least one segment" if header.segmented else "one segment"
         raise ValueError(f"codes: expected {expected}, found {len(codes.codes)}")
     scales: Sequence[float | None] = [None] * len(codes.codes)
     if header.normalize:

@@ -46,15 +46,19 @@ def block_bounds(total: int, unit: int, first: int, last: bool) -> Bounds:
 class Lanes(ABC, Generic[In, Out]):
     """`batch` streams (None: one, without the leading axis) on the lanes of one native object.
 
-    Each keeps the input that makes no whole block yet. `unit` is the input length of one frame (hop
-    samples, or one frame of codes), `start` the length that a stream's first block needs.
+    Each keeps the input that makes no whole block yet. `frame` is the lengths of input and result
+    of one frame (hop samples and one frame of codes, or the reverse), `start` the length that a
+    stream's first block needs, `delay` how much of the result waits for more input, or the end.
     """
 
-    def __init__(self, native: Any, batch: int | None, unit: int, start: int) -> None:
+    def __init__(
+        self, native: Any, batch: int | None, frame: tuple[int, int], start: int, delay: int
+    ) -> None:
         self._native = native
         self._batch = batch
-        self._unit = unit
+        self._unit, self._result_unit = frame
         self._start = start
+        self._delay = delay
         self._state = [_FRESH] * (batch or 1)
         self._held: list[In | None] = [None] * (batch or 1)
         self._ones = [1.0] * (batch or 1)  # the scales of models that do not normalise
@@ -142,13 +146,21 @@ class Lanes(ABC, Generic[In, Out]):
             return self._feed(lanes, data, bounds, last=False)[0]
         if isinstance(value, (list, tuple)):
             return self._feed(lanes, data, bounds, last=False)
-        done = {blocks[-1][1] // self._unit if blocks else 0 for blocks in bounds}
+        done = {self._done(lane, cuts) for lane, cuts in zip(lanes, bounds, strict=True)}
         if len(done) > 1:
-            found = f"{min(done)} to {max(done)} frames would be done"
+            least, most = (length / self._result_unit for length in (min(done), max(done)))
+            found = f"{least:g} to {most:g} frames would be done"
             raise ValueError(
                 f"{name}: the streams are not in step ({found}); push a list of arrays"
             )
         return self._stacked(self._feed(lanes, data, bounds, last=False))
+
+    def _done(self, lane: int, cuts: Bounds) -> int:
+        """The length of the result of a stream's next blocks."""
+        if not cuts:
+            return 0
+        held_back = self._delay if self._state[lane] == _FRESH else 0
+        return cuts[-1][1] // self._unit * self._result_unit - held_back
 
     def _flush(self, streams: Sequence[int] | None) -> Any:
         lanes = self._open(streams)
@@ -179,7 +191,9 @@ class Lanes(ABC, Generic[In, Out]):
             key = (array.shape[1], self._unit if self._state[lane] == _STARTED else self._start)
             if key not in known:
                 known[key] = block_bounds(key[0], self._unit, key[1], last)
-            bounds.append(known[key])
+            # What a stream holds back comes out at its end, even where nothing else is left.
+            ends = last and self._delay > 0 and self._state[lane] == _STARTED
+            bounds.append(known[key] or ([(0, 0)] if ends else []))
         return bounds
 
     def _feed(

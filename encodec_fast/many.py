@@ -1,6 +1,6 @@
-"""Many recordings of any lengths at once, sharing each read of the weights: causal models take a
-recording per lane of one native object and refill the lane when it ends; segmented models take the
-segments of all recordings, several to a call.
+"""Many recordings of any lengths at once, sharing each read of the weights: models without
+segments take a recording per lane of one native object and refill the lane when it ends; segmented
+models take the segments of all recordings, several to a call.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def encode_recordings(
     so that few are in memory at once. Raises what `read` raises, and ValueError for a recording
     that is too loud to have a level.
     """
-    if not program.encoder.causal:
+    if program.header.segmented:
         return _encode_segments(program, n_q, threads, order, read)
     waiting = deque(order)
     done: dict[int, tuple[list[Piece], int]] = {}

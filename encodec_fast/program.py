@@ -31,7 +31,8 @@ class Header:
     """What a program says about its model.
 
     `bandwidths` maps kbps to the number of codebooks; lengths are in samples per channel;
-    `segment_length` and `segment_stride` are None for models that code a recording as a whole.
+    `segment_length` and `segment_stride` are None for models that code a recording as a whole, in
+    blocks; the others are `segmented`.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Header:
     normalize: bool
     segment_length: int | None
     segment_stride: int | None
+
+    @property
+    def segmented(self) -> bool:
+        """Whether recordings are coded segment by segment, each at once."""
+        return self.segment_length is not None
 
     @property
     def n_codebooks(self) -> int:
@@ -179,8 +185,10 @@ def _build(metadata: dict[str, Any], tensors: Tensors, digest: str) -> Program:
     ):
         if found != expected:
             raise ValueError(f"{name}: expected {expected}, found {found}")
-    if encoder.causal == (header.segment_length is not None):
-        raise ValueError("segment_length: expected exactly when the operations are not causal")
+    if encoder.causal and header.segmented:
+        raise ValueError("segment_length: expected null for causal operations")
+    if not header.segmented and not (encoder.streams and decoder.streams):
+        raise ValueError("segment_length: expected samples for operations that need whole segments")
     frames = -(-(header.segment_length or 0) // header.hop)
     for name, graph, length in (
         ("encoder", encoder, header.segment_length),

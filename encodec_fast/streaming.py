@@ -1,4 +1,4 @@
-"""Live streams of causal models: audio in chunks of any length to codes, and back."""
+"""Live streams of models without segments: audio in chunks of any length to codes, and back."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ class StreamEncoder(Lanes[Audio, CodeArray]):
     With `batch`, that many streams share each read of the weights; any of them may be pushed,
     flushed and reset while the others rest. An encoder belongs to one thread at a time. Raises
     ValueError for a model that codes segments, a batch outside 1..65536 and an unknown start.
+
+    Attribute delay: samples that must follow those of a frame before its codes come, or the end; 0
+    for causal models.
     """
 
     def __init__(self, program: Program, n_q: int, batch: int | None, start: str) -> None:
@@ -32,8 +35,10 @@ class StreamEncoder(Lanes[Audio, CodeArray]):
         native = _native.Encoder(program.encoder, program.codebooks, batch or 1, low_latency)
         self._n_q = n_q
         self._channels = program.header.channels
-        hop = program.header.hop
-        super().__init__(native, batch, hop, hop if low_latency else program.encoder.start_rows)
+        hop, graph = program.header.hop, program.encoder
+        start_rows = hop if low_latency else graph.start_rows
+        self.delay = graph.delay * hop
+        super().__init__(native, batch, (hop, 1), start_rows, graph.delay)
 
     @overload
     def push(
@@ -84,6 +89,9 @@ class StreamDecoder(Lanes[CodeArray, Audio]):
 
     The number of codebooks is that of the first push, for all streams of a batch, until reset()
     resets all of them: streams that share a call share their codebooks.
+
+    Attribute delay: samples by which the result of the codes so far is shorter than their frames,
+    until more codes come, or the end; 0 for causal models.
     """
 
     def __init__(self, program: Program, batch: int | None, start: str) -> None:
@@ -91,7 +99,9 @@ class StreamDecoder(Lanes[CodeArray, Audio]):
         native = _native.Decoder(program.decoder, program.codebooks, batch or 1, low_latency)
         self._header = program.header
         self._n_q: int | None = None
-        super().__init__(native, batch, 1, 1 if low_latency else program.decoder.start_rows)
+        start_rows = 1 if low_latency else program.decoder.start_rows
+        self.delay = program.decoder.delay
+        super().__init__(native, batch, (1, program.header.hop), start_rows, program.decoder.delay)
 
     def reset(self, streams: Sequence[int] | None = None) -> None:
         """Forget everything; the next push begins a new stream. With `batch`, `streams` names those
@@ -162,7 +172,7 @@ def _check_arguments(
     program: Program, batch: int | None, start: str, method: str, instead: str
 ) -> bool:
     """Whether the start is the low-latency one, of arguments that streams can have."""
-    if not program.encoder.causal:
+    if program.header.segmented:
         raise ValueError(
             f"{method}: model {program.header.name} codes whole segments of "
             f"{program.header.segment_length} samples; use {instead}, which works by segments"
@@ -171,4 +181,9 @@ def _check_arguments(
         raise ValueError(f"batch: expected None or an integer in 1..{MAX_BATCH}, found {batch!r}")
     if start not in STARTS:
         raise ValueError(f"start: expected {' or '.join(map(repr, STARTS))}, found {start!r}")
+    if start == "low_latency" and not program.encoder.causal:
+        raise ValueError(
+            f"start: model {program.header.name} is not causal, its frames wait for later samples; "
+            "expected 'exact', found 'low_latency'"
+        )
     return start == "low_latency"

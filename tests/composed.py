@@ -16,8 +16,10 @@ Op = dict[str, Any]
 class Composer:
     """Collects the operations of one graph: shapes that fit, and all else as `pick` says."""
 
-    def __init__(self, pick: Pick, tensors: Tensors, side: str, channels: int, causal: bool):
-        self.pick, self.tensors, self.side, self.causal = pick, tensors, side, causal
+    def __init__(self, pick: Pick, tensors: Tensors, side: str, channels: int, kind: str):
+        self.pick, self.tensors, self.side = pick, tensors, side
+        self.causal, self.segmented = kind == "causal", kind == "segments"
+        self.least_padding = int(kind == "ahead")  # of a convolution, so that it can look ahead
         self.rng = np.random.default_rng(pick(100))
         self.ops: list[Op] = []
         self.values = [(channels, Fraction(1))]
@@ -36,7 +38,7 @@ class Composer:
         return name
 
     def norm(self, size: int) -> Op | None:
-        if self.causal or self.pick(2):
+        if not self.segmented or self.pick(2):
             return None
         return {"scale": self.tensor("s", size), "offset": self.tensor("o", size), "eps": 1e-5}
 
@@ -50,7 +52,7 @@ class Composer:
         if add is None:
             same = [v for v, s in enumerate(self.values) if s == (channels, rate / stride)]
             add = same[self.pick(len(same))] if same and self.pick(2) else None
-        kernel = (2 * stride - 1) + self.pick(4)
+        kernel = (2 * stride - 1) + self.least_padding + self.pick(4)
         padding = kernel - stride
         right = 0 if self.causal else self.pick(padding + 1)
         op = {"op": "conv", "kernel": kernel, "stride": stride, "pad": [padding - right, right]}
@@ -90,28 +92,29 @@ class Composer:
             self.conv(width, 1)
 
 
-def compose(pick: Pick, causal: bool) -> tuple[dict[str, Any], Tensors]:
-    """Header and tensors of a random legal program; for segments of 90 samples if not causal."""
+def compose(pick: Pick, kind: str) -> tuple[dict[str, Any], Tensors]:
+    """Header and tensors of a random legal program: "causal", "ahead" (padded on both sides, or
+    any), or for "segments" of 90 samples."""
     tensors: Tensors = {}
     channels, dimension, entries = 1 + pick(3), 1 + pick(9), 2 + pick(40)
     strides = [1 + pick(3) for _ in range(pick(4))]
-    encoder = Composer(pick, tensors, "e", channels, causal)
+    encoder = Composer(pick, tensors, "e", channels, kind)
     for stride in strides:
         encoder.some()
         encoder.conv((2, 5, 16)[pick(3)], stride)
     encoder.conv(dimension, 1)
-    decoder = Composer(pick, tensors, "d", dimension, causal)
+    decoder = Composer(pick, tensors, "d", dimension, kind)
     for stride in strides:
         decoder.some()
         decoder.up((2, 5, 16)[pick(3)], stride)
     decoder.conv(channels, 1)
-    if not causal:  # nothing else may have made it so
-        for side in (encoder, decoder):
-            side.ops[-1]["norm"] = {
-                "scale": side.tensor("s", side.values[-1][0]),
-                "offset": side.tensor("o", side.values[-1][0]),
-                "eps": 1e-5,
-            }
+    for side in (encoder, decoder):  # nothing else may have made it so
+        if kind == "segments":
+            size = side.values[-1][0]
+            scale, offset = side.tensor("s", size), side.tensor("o", size)
+            side.ops[-1]["norm"] = {"scale": scale, "offset": offset, "eps": 1e-5}
+        elif kind == "ahead" and not (padding := side.ops[-1]["pad"])[1]:
+            padding[:] = 0, sum(padding)
     tensors["books"] = encoder.rng.standard_normal((3, entries, dimension)).astype(np.float32)
     header = {
         **{"format": 1, "name": "composed", "sample_rate": 8000, "channels": channels},
@@ -119,6 +122,6 @@ def compose(pick: Pick, causal: bool) -> tuple[dict[str, Any], Tensors]:
         **{"codebooks": "books", "normalize": False, "encoder": encoder.ops},
         **{"decoder": decoder.ops, "segment_length": None, "segment_stride": None},
     }
-    if not causal:
+    if kind == "segments":
         header |= {"normalize": bool(pick(2)), "segment_length": 90, "segment_stride": 80}
     return header, tensors

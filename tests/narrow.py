@@ -13,11 +13,22 @@ import torch
 from peers import condition
 from signals import program_material
 
-from encodec_fast.models.config import CONFIGS
+from encodec_fast.models.config import CONFIGS, ModelConfig
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.models.export import export_model
 
-NAMES = ("encodec_24khz", "encodec_48khz", "stereo_48khz", "nano_24khz")
+# The layers of AudioGen's model, which looks ahead, with bandwidths that the others have too.
+AHEAD = ModelConfig(
+    name="ahead_16khz",
+    sample_rate=16000,
+    channels=1,
+    bandwidths=(1.5, 3.0, 6.0, 12.0),
+    causal=False,
+    norm="weight_norm",
+    normalize=False,
+    true_skip=True,
+)
+NAMES = ("encodec_24khz", "encodec_48khz", "stereo_48khz", "nano_24khz", AHEAD.name)
 MIN_DISTINCT_CODES = 60
 
 
@@ -25,7 +36,8 @@ def narrow_model(name: str) -> EncodecModel:
     """The model called `name` with 4 to 64 channels, 32-dimensional latents, 128 entries."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        config = replace(CONFIGS[name], n_filters=4, dimension=32, codebook_size=128)
+        known = {**CONFIGS, AHEAD.name: AHEAD}
+        config = replace(known[name], n_filters=4, dimension=32, codebook_size=128)
         model = EncodecModel(config).eval()
         wav = program_material("train", config.sample_rate, config.channels, 9.0)
         condition(model, torch.from_numpy(wav), config.sample_rate, config.normalize)

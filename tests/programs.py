@@ -54,8 +54,9 @@ class _Model:
         self.rng = np.random.default_rng(seed)
         self.width = width
         self.tensors: Tensors = {}
-        self.causal = kind != "segments"
-        self.pad_mode = "constant" if kind == "constant" else "reflect"
+        self.causal = kind in ("reflect", "constant")
+        self.segmented = kind == "segments"
+        self.pad_mode = "constant" if kind in ("constant", "ahead_constant") else "reflect"
 
     def tensor(self, name: str, *shape: int) -> str:
         fan_in = shape[0] if len(shape) > 1 else 8
@@ -64,7 +65,7 @@ class _Model:
         return name
 
     def norm(self, name: str, size: int) -> dict[str, Any] | None:
-        if self.causal:
+        if not self.segmented:
             return None
         scale, offset = self.tensor(f"{name}.scale", size), self.tensor(f"{name}.offset", size)
         self.tensors[scale] += 1
@@ -117,8 +118,9 @@ class _Model:
 def describe(
     kind: str, channels: int = 1, seed: int = 0, width: int = WIDTH
 ) -> tuple[dict[str, Any], Tensors]:
-    """Header and tensors of a tiny model: "reflect" and "constant" are causal, "segments" works
-    on segments of 100 samples every 90 with group norm and normalisation. Hop 6, 4 codebooks."""
+    """Header and tensors of a tiny model: "reflect" and "constant" are causal, "ahead" and
+    "ahead_constant" pad on both sides, "segments" works on segments of 100 samples every 90 with
+    group norm and normalisation. Hop 6, 4 codebooks."""
     m = _Model(kind, seed, width)
     header = {
         "format": 1,
@@ -128,9 +130,9 @@ def describe(
         "hop": HOP,
         "bandwidths": [[3.0, 1], [6.0, 2], [12.0, 4]],
         "codebooks": "codebooks",
-        "normalize": not m.causal,
-        "segment_length": None if m.causal else 100,
-        "segment_stride": None if m.causal else 90,
+        "normalize": m.segmented,
+        "segment_length": 100 if m.segmented else None,
+        "segment_stride": 90 if m.segmented else None,
         "encoder": [
             m.conv("e1", 0, channels, width, 7, 1, elu=False),
             m.conv("e2", 1, width, width, 1, 1, elu=False),

@@ -47,6 +47,15 @@ def test_float16_weights_are_widened(tmp_path: Path) -> None:
     assert np.array_equal(*codes)
 
 
+def with_norm(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """Group norm in both graphs."""
+    for side, op in (("e", header["encoder"][0]), ("d", header["decoder"][0])):
+        size = len(tensors[op["bias"]])
+        tensors |= {f"{side}.scale": np.ones(size, np.float32)}
+        tensors |= {f"{side}.offset": np.zeros(size, np.float32)}
+        op["norm"] = {"scale": f"{side}.scale", "offset": f"{side}.offset", "eps": 1e-5}
+
+
 BAD: dict[str, tuple[Change, str]] = {
     "format": (lambda h, t: h.update(format=2), "format: expected 1, found 2"),
     "missing tensor": (lambda h, t: t.pop("e5.weight"), "no tensor named 'e5.weight'"),
@@ -65,7 +74,12 @@ BAD: dict[str, tuple[Change, str]] = {
     "too many codebooks": (lambda h, t: h.update(bandwidths=[[3.0, 9]]), "codebooks: expected"),
     "segment without norm": (
         lambda h, t: h.update(segment_length=100, segment_stride=90),
-        "not causal",
+        "expected null for causal operations",
+    ),
+    "norm without segments": (lambda h, t: with_norm(h, t), "operations that need whole segments"),
+    "decoder that looks ahead": (
+        lambda h, t: h["decoder"][0].update(pad=[2, 2]),
+        "encoder and decoder: causal",
     ),
     "bias size": (lambda h, t: t.update({"e5.bias": np.zeros(5, np.float32)}), "bias"),
     "weight not finite": (lambda h, t: t["e5.weight"].fill(np.nan), "e5.weight: has values"),

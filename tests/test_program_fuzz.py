@@ -16,6 +16,7 @@ import pytest
 from composed import Op, Pick, compose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain import run_graph
 from programs import Tensors, describe, tiny_program, write_program
 
 from encodec_fast import _native
@@ -85,11 +86,11 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def small_program(folder: Path, seed: int) -> bytes:
-    kind = ("reflect", "constant", "segments")[seed % 3]
+    kind = ("reflect", "constant", "segments", "ahead")[seed % 4]
     return tiny_program(folder, kind, channels=1 + seed % 2).read_bytes()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_changed_bytes(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     original = small_program(tmp_path, seed)
@@ -106,7 +107,7 @@ def test_changed_bytes(tmp_path: Path, seed: int) -> None:
             exercise(program)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_replaced_fields(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
     original = split(small_program(tmp_path, seed))
@@ -129,7 +130,7 @@ def test_replaced_fields(tmp_path: Path, seed: int) -> None:
             exercise(read)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_rearranged_operations(tmp_path: Path, seed: int) -> None:
     """Operations swapped, repeated, dropped and reconnected: cycles and references ahead."""
     rng = np.random.default_rng(200 + seed)
@@ -182,15 +183,15 @@ def in_blocks(
     coder: Any, rows: npt.NDArray[Any], ends: list[int], n_q: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     out, begin = [], 0
-    for end in ends:
+    for index, end in enumerate(ends):
         block = np.ascontiguousarray(rows[:, begin:end])
-        out.append(coder.run([block], [end == rows.shape[1]], [1.0], *n_q)[0])
+        out.append(coder.run([block], [index + 1 == len(ends)], [1.0], *n_q)[0])
         begin = end
     return np.concatenate(out, axis=1)
 
 
 @settings(
-    max_examples=120,
+    max_examples=180,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -203,11 +204,11 @@ def test_composed_programs_keep_the_contract(tmp_path: Path, data: st.DataObject
     def pick(count: int) -> int:
         return data.draw(st.integers(0, count - 1)) if count > 1 else 0
 
-    causal = pick(3) > 0
-    header, tensors = compose(pick, causal)
+    kind = ("causal", "ahead", "segments")[pick(3)]
+    header, tensors = compose(pick, kind)
     program = Program.load(write_program(tmp_path / "composed", header, tensors))
     exercise(program)
-    low_latency = causal and pick(2) == 1
+    low_latency = kind == "causal" and pick(2) == 1
     rng = np.random.default_rng(pick(1000))
     length = 1 + pick(12 * header["hop"] + 9)
     audio = rng.standard_normal((header["channels"], length)).astype(np.float32)
@@ -220,13 +221,47 @@ def test_composed_programs_keep_the_contract(tmp_path: Path, data: st.DataObject
         one = make(graph, program.codebooks, 1, low_latency)
         whole = one.run([rows], [True], [1.0], *n_q)[0]
         start = 1 if low_latency else graph.start_rows
-        ends = cut(pick, rows.shape[1], graph.down, start) if causal else [rows.shape[1]]
+        ends = [rows.shape[1]]
+        if graph.streams:
+            ends = cut(pick, rows.shape[1], graph.down, start)
+        assert graph.streams or kind == "segments"
+        if len(ends) > 1 and ends[-1] % graph.down == 0 and pick(2):
+            ends.append(ends[-1])  # the stream ends without a new row
         assert in_blocks(one, rows, ends, n_q).tobytes() == whole.tobytes()
         other = rows[:, : 1 + pick(rows.shape[1])].copy()
         three = make(graph, program.codebooks, 3, low_latency)
         beside = three.run([other, rows[:, :0], rows], [True] * 3, [1.0] * 3, *n_q)
         assert beside[2].tobytes() == whole.tobytes() and beside[1].shape[1] == 0
         assert beside[0].tobytes() == one.run([other], [True], [1.0], *n_q)[0].tobytes()
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_composed_programs_do_what_they_say(tmp_path: Path, data: st.DataObject) -> None:
+    """Both graphs of a program that streams, in random blocks, against plain numpy."""
+
+    def pick(count: int) -> int:
+        return data.draw(st.integers(0, count - 1)) if count > 1 else 0
+
+    header, tensors = compose(pick, ("ahead", "causal")[pick(4) // 3])
+    program = Program.load(write_program(tmp_path / "composed", header, tensors))
+    rng = np.random.default_rng(pick(1000))
+    for side, graph in (("encoder", program.encoder), ("decoder", program.decoder)):
+        length = 2 + pick(8 * graph.down + 20)
+        rows = rng.standard_normal((length, graph.in_channels)).astype(np.float32)
+        # A decoder of other codebooks, whose entries are the rows: it shows what any graph gives.
+        native = _native.Decoder(graph, _native.Codebooks(rows[None]), 1, False)
+        codes = np.arange(length, dtype=np.uint16)[None]
+        ends = cut(pick, length, graph.down, graph.start_rows)
+        found = in_blocks(native, codes, ends, ()).T
+        expected = run_graph(header[side], tensors, rows)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_long_lists_are_read_in_one_pass(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ Codecs = Callable[[str], ef.Codec]
 @pytest.fixture(scope="module")
 def codecs(tmp_path_factory: pytest.TempPathFactory) -> Codecs:
     folder = tmp_path_factory.mktemp("programs")
-    kinds = ("reflect", "constant")
+    kinds = ("reflect", "constant", "ahead", "ahead_constant")
     return {kind: ef.Codec.load(tiny_program(folder, kind, 2)) for kind in kinds}.__getitem__
 
 
@@ -49,10 +49,13 @@ def alone(codec: ef.Codec, direction: str, start: str, data: Any) -> Any:
 
 DIRECTIONS = ["encode", "decode"]
 STARTS = ["exact", "low_latency"]
+KINDS_AND_STARTS = [
+    *((kind, start) for kind in ("reflect", "constant") for start in STARTS),
+    *(("ahead", "exact"), ("ahead_constant", "exact")),  # which have no other
+]
 
 
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("kind", ["reflect", "constant"])
+@pytest.mark.parametrize(("kind", "start"), KINDS_AND_STARTS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("seed", range(3))
 def test_streams_of_a_batch_are_as_if_alone(
@@ -91,9 +94,10 @@ def test_streams_of_a_batch_are_as_if_alone(
             lives[i] += 1
 
 
+@pytest.mark.parametrize("kind", ["reflect", "ahead"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_arrays_of_a_subset(codecs: Codecs, direction: str) -> None:
-    codec = codecs("reflect")
+def test_arrays_of_a_subset(codecs: Codecs, kind: str, direction: str) -> None:
+    codec = codecs(kind)
     data = np.stack([source(direction, 40, seed) for seed in range(BATCH)])
     batch = stream(codec, direction, BATCH)
     first = batch.push(data[[3, 1]], np.array([3, 1]))
@@ -144,10 +148,11 @@ def test_streams_that_are_ready_share_a_native_call(codecs: Codecs, direction: s
     assert counting.active == [2, 4, 2, 1, 1]
 
 
+@pytest.mark.parametrize("kind", ["reflect", "ahead"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_one_array_for_streams_out_of_step(codecs: Codecs, direction: str) -> None:
+def test_one_array_for_streams_out_of_step(codecs: Codecs, kind: str, direction: str) -> None:
     """Refused before anything advances; a list is taken."""
-    codec = codecs("reflect")
+    codec = codecs(kind)
     data = source(direction, 60)
     batch = stream(codec, direction, 2)
     cut = data.shape[1] // 2
@@ -162,9 +167,10 @@ def test_one_array_for_streams_out_of_step(codecs: Codecs, direction: str) -> No
     assert np.array_equal(np.concatenate([tails[1], found[1]], axis=1), whole)
 
 
+@pytest.mark.parametrize("kind", ["reflect", "ahead"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_rests_of_different_lengths(codecs: Codecs, direction: str) -> None:
-    codec = codecs("reflect")
+def test_rests_of_different_lengths(codecs: Codecs, kind: str, direction: str) -> None:
+    codec = codecs(kind)
     inputs = [source(direction, 2), source(direction, 3)]
     batch = stream(codec, direction, 2)
     batch.push(inputs)
@@ -174,9 +180,10 @@ def test_rests_of_different_lengths(codecs: Codecs, direction: str) -> None:
         assert np.array_equal(rest, alone(codec, direction, "exact", data))
 
 
+@pytest.mark.parametrize("kind", ["reflect", "ahead"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_lives_of_single_streams(codecs: Codecs, direction: str) -> None:
-    codec = codecs("reflect")
+def test_lives_of_single_streams(codecs: Codecs, kind: str, direction: str) -> None:
+    codec = codecs(kind)
     data = np.stack([source(direction, 50, seed) for seed in range(3)])
     batch = stream(codec, direction, 3)
     batch.push(data)

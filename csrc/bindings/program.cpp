@@ -159,6 +159,8 @@ void bind_program(nb::module_& m) {
       .def_prop_ro("in_channels", &Graph::in_channels)
       .def_prop_ro("out_channels", &Graph::out_channels)
       .def_prop_ro("causal", &Graph::causal)
+      .def_prop_ro("streams", &Graph::streams)
+      .def_prop_ro("delay", &Graph::delay)
       .def_prop_ro("down", &Graph::down)
       .def_prop_ro("up", &Graph::up)
       .def_prop_ro("start_rows", &Graph::start_rows);

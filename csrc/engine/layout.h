@@ -12,11 +12,13 @@ namespace encodec_fast {
 
 // Whether rows in front of or behind a block belong to what the operation reads.
 bool padded(const Op& op);
-// Rows of its input that a convolution keeps between blocks.
-int64_t history_rows(const Op& op);
-// Rows behind the last of `rows` that the end of a stream needs.
-int64_t end_rows(const Op& op, int64_t rows);
-int64_t output_rows_of(const Op& op, int64_t rows);
+// Rows of padding in front of the first row of a convolution's input.
+int64_t start_padding(const Op& op);
+// Rows of padding behind the last of all `rows` of its input.
+int64_t end_padding(const Op& op, int64_t rows);
+// The first row of its input that an operation reads for its next results, after `rows` of its
+// input and `results`.
+int64_t next_row(const Op& op, int64_t rows, int64_t results);
 
 class Layout {
  public:
@@ -28,10 +30,13 @@ class Layout {
     int reader;    // the convolution whose padding stands around the rows, -1 for none
     int last_use;  // op
     size_t slot;   // buffer; forms whose lives do not overlap share one
+    // The ops that read it, as input and to add it.
+    std::vector<int> inputs, adds;
   };
   struct Plan {
     int input = -1, add = -1;  // forms that the op reads
     std::vector<int> outputs;  // forms of its result; none for the result of the last op
+    std::vector<int> done;     // forms that no later op reads
   };
 
   // Operations [first, end) of graph, which must outlive this.
@@ -42,11 +47,11 @@ class Layout {
   const Plan& plan(int op) const { return plans_[static_cast<size_t>(op - first_)]; }
   size_t slots() const { return slots_; }
 
-  // Rows of a block are a multiple of down(); of the first one of a stream that starts mirrored, at
-  // least start_rows(); the last block may be shorter.
+  // Blocks of a multiple of down() rows give as many results each, whatever came before. The first
+  // one of a stream, unless it is the last too, has at least start_rows(): for the mirrored start,
+  // and so that each op has a result.
   int64_t down() const { return down_; }
   int64_t start_rows() const { return start_rows_; }
-  int64_t output_rows(int64_t rows) const;
   // In bytes: what one input row occupies in all forms, in gates and in the result; what the
   // padding of a block occupies; all weights.
   double row_bytes() const { return row_bytes_; }
@@ -56,7 +61,7 @@ class Layout {
  private:
   const Op& op(int index) const { return graph_.ops()[static_cast<size_t>(index)]; }
   Plan& plan_of(int op) { return plans_[static_cast<size_t>(op - first_)]; }
-  int form_of(int value, bool elu, int reader, int op);
+  int form_of(int value, bool elu, int reader);
   void plan_forms();
   void plan_slots();
   void plan_rates();

@@ -20,14 +20,35 @@ constexpr int64_t kMaxRate = 1 << 20;
 // Activations of all values per input row of a graph, in floats (16 MB): no program asks for memory
 // without bound.
 constexpr int64_t kMaxActivations = 1 << 22;
+// Rows by which a value of a graph that streams may lag.
+constexpr int64_t kMaxDelay = 1 << 30;
 
 }  // namespace
+
+int64_t result_rows(const Op& op, int64_t rows, int64_t added, bool last) {
+  if (op.kind == OpKind::kConv) {
+    rows = last ? (rows + op.stride - 1) / op.stride
+                : std::max(rows - op.pad_right, int64_t{0}) / op.stride;
+  } else if (op.kind == OpKind::kConvTranspose) {
+    rows = std::max(rows * op.stride - (last ? 0 : op.trim_left), int64_t{0});
+  }
+  return op.add < 0 ? rows : std::min(rows, added);
+}
+
+int64_t result_delay(const Op& op, int64_t delay, int64_t added) {
+  if (op.kind == OpKind::kConv) {
+    delay = (delay + op.pad_right + op.stride - 1) / op.stride;
+  } else if (op.kind == OpKind::kConvTranspose) {
+    delay = delay * op.stride + op.trim_left;
+  }
+  return op.add < 0 ? delay : std::max(delay, added);
+}
 
 Graph::Graph(int64_t in_channels) {
   require(in_channels >= 1 && in_channels <= kMaxChannels,
           "in_channels: expected 1.." + std::to_string(kMaxChannels) + ", found " +
               std::to_string(in_channels));
-  values_.push_back({in_channels, 1, 1, -1});
+  values_.push_back({in_channels, 1, 1, -1, 0});
 }
 
 void Graph::check(const Op& op) const {
@@ -67,7 +88,10 @@ int Graph::append(Op op) {
   require(!sealed_, "graph: is in use and cannot be changed");
   check(op);
   const Value& in = values_[static_cast<size_t>(op.input)];
-  Value out = {op.out_channels, in.up, in.down, -1};
+  Value out = {op.out_channels, in.up, in.down, -1, 0};
+  const int64_t added = op.add < 0 ? 0 : values_[static_cast<size_t>(op.add)].delay;
+  const int64_t delay = result_delay(op, in.delay, added);
+  out.delay = std::min(delay, kMaxDelay);
   if (op.kind == OpKind::kConv) out.down *= op.stride;
   if (op.kind == OpKind::kConvTranspose) out.up *= op.stride;
   require(out.up <= kMaxRate && out.down <= kMaxRate,
@@ -85,6 +109,7 @@ int Graph::append(Op op) {
                 " has other channels or another rate than the result");
   }
   causal_ = causal_ && op.pad_right == 0 && op.trim_left == 0 && op.norm.scale.empty();
+  streams_ = streams_ && op.norm.scale.empty() && delay <= kMaxDelay;
   values_[static_cast<size_t>(op.input)].last_use = index;
   if (op.add >= 0) values_[static_cast<size_t>(op.add)].last_use = index;
   ops_.push_back(std::move(op));
@@ -136,11 +161,15 @@ void Graph::seal() {
 
 void Graph::update_start_rows() {
   // Mirroring p rows in front of the first needs p + 1 real rows of that value in the first block.
-  for (const Op& op : ops_) {
-    if (op.kind != OpKind::kConv || !op.reflect) continue;
-    const Value& in = values_[static_cast<size_t>(op.input)];
-    const int64_t need = op.pad_left + 1;
-    start_rows_ = std::max(start_rows_, (need * in.down + in.up - 1) / in.up);
+  const auto need = [&](const Value& value, int64_t rows) {
+    if (streams_) rows += value.delay;
+    start_rows_ = std::max(start_rows_, (rows * value.down + value.up - 1) / value.up);
+  };
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const Op& op = ops_[i];
+    need(values_[i + 1], 1);
+    if (op.kind == OpKind::kConv && op.reflect)
+      need(values_[static_cast<size_t>(op.input)], op.pad_left + 1);
   }
   start_rows_ = (start_rows_ + down_ - 1) / down_ * down_;
 }

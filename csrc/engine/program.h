@@ -37,6 +37,14 @@ struct Op {
   Norm norm;
 };
 
+// Rows of an operation's result that are final after `rows` rows of its input: where more follow,
+// or where the signal ends with them (`last`). `added`: rows of the value that it adds, if any.
+int64_t result_rows(const Op& op, int64_t rows, int64_t added, bool last);
+
+// By how many rows the result of `op` lags behind its input in a stream, if its input lags by
+// `delay` and what it adds by `added`: rows that come only when more input does, or the end.
+int64_t result_delay(const Op& op, int64_t delay, int64_t added);
+
 // A checked list of operations. The builder methods throw std::invalid_argument and leave the graph
 // as it was.
 class Graph {
@@ -55,15 +63,18 @@ class Graph {
   int64_t channels(int value) const { return values_[static_cast<size_t>(value)].channels; }
   int64_t in_channels() const { return values_.front().channels; }
   int64_t out_channels() const { return values_.back().channels; }
-  // True if every output row depends on past input rows only (after the start): such a graph can be
-  // streamed.
+  // True if every output row depends on past input rows only (after the start).
   bool causal() const { return causal_; }
+  // True if the graph runs in blocks; one that normalises needs its whole segment at once.
+  bool streams() const { return streams_; }
+  // Output rows that a stream holds back until more input comes, or its end; 0 in causal graphs.
+  int64_t delay() const { return values_.back().delay; }
   // Input rows per block must be a multiple of `down`, which then gives rows * up / down output
   // rows.
   int64_t down() const { return down_; }
   int64_t up() const { return up_; }
   // Rows the first block of a stream must have, unless it is also the last: what the mirrored start
-  // reaches into.
+  // reaches into, and a row for every operation.
   int64_t start_rows() const { return start_rows_; }
   // The op after which a value is not needed any more.
   int last_use(int value) const { return values_[static_cast<size_t>(value)].last_use; }
@@ -76,6 +87,7 @@ class Graph {
     int64_t channels;
     int64_t up, down;  // rows relative to the graph's input
     int last_use;
+    int64_t delay;  // rows that a stream lacks, after whole blocks
   };
   void check(const Op& op) const;
   void check_lengths() const;
@@ -85,7 +97,7 @@ class Graph {
   std::vector<Value> values_;
   Memory weights_;
   bool sealed_ = false;
-  bool causal_ = true;
+  bool causal_ = true, streams_ = true;
   int64_t activations_ = 0;
   int64_t down_ = 1, up_ = 1, start_rows_ = 1;
 };

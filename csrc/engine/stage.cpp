@@ -9,15 +9,6 @@
 #include "dispatch.h"
 
 namespace encodec_fast {
-namespace {
-
-// A product that is reduced at once is made in pieces of this many values, which stay in cache.
-constexpr int64_t kPiece = 1 << 14;
-
-// Group norm counts the rows that trimming drops; otherwise a transposed product is final.
-bool needs_finish(const Op& op) { return !op.norm.scale.empty() || op.trim_left > 0; }
-
-}  // namespace
 
 Stage::Stage(const Graph& graph, int first, int end, int64_t lanes, Start start)
     : graph_(graph),
@@ -50,7 +41,9 @@ int64_t Stage::start_rows(int64_t lane) const {
 void Stage::reset(int64_t index) {
   Lane& lane = lane_[static_cast<size_t>(index)];
   lane.started = false;
+  lane.ends.clear();
   for (std::vector<float>& rows : lane.history) rows.clear();
+  for (std::vector<float>& values : lane.state) values.clear();
 }
 
 void Stage::profile(bool on) {
@@ -58,26 +51,54 @@ void Stage::profile(bool on) {
   if (on) timings_.resize(static_cast<size_t>(end_ - first_));
 }
 
-std::vector<float>& Stage::history(int index, size_t w) {
-  Lane& lane = lane_[static_cast<size_t>((*work_)[w].lane)];
-  lane.history.resize(static_cast<size_t>(end_ - first_));
-  std::vector<float>& rows = lane.history[static_cast<size_t>(index - first_)];
-  if (rows.empty()) {
-    const Op& o = op(index);
-    const int64_t size =
-        o.kind == OpKind::kLstm ? 2 * o.out_channels : history_rows(o) * o.in_channels;
-    rows.assign(static_cast<size_t>(size), 0.0f);
+float* Stage::state(int index, size_t w) {
+  std::vector<std::vector<float>>& states = lane(w).state;
+  states.resize(static_cast<size_t>(end_ - first_));
+  std::vector<float>& values = states[static_cast<size_t>(index - first_)];
+  values.resize(static_cast<size_t>(2 * op(index).out_channels));
+  return values.data();
+}
+
+// The rows of all values after a lane's next block.
+const std::vector<int64_t>& Stage::ends_after(const Lane& lane, int64_t rows, bool last) {
+  ends_.assign(1, (lane.ends.empty() ? 0 : lane.ends.front()) + rows);
+  const auto end = [&](int value) { return ends_[static_cast<size_t>(value - first_)]; };
+  for (int i = first_; i < end_; ++i) {
+    const Op& o = op(i);
+    ends_.push_back(result_rows(o, end(o.input), o.add < 0 ? 0 : end(o.add), last));
   }
-  return rows;
+  return ends_;
+}
+
+int64_t Stage::output_rows(int64_t index, int64_t rows, bool last) {
+  const Lane& lane = lane_[static_cast<size_t>(index)];
+  return ends_after(lane, rows, last).back() - (lane.ends.empty() ? 0 : lane.ends.back());
+}
+
+void Stage::count_rows() {
+  const size_t values = static_cast<size_t>(end_ - first_) + 1;
+  before_.resize(values * count_);
+  rows_.resize(values * count_);
+  for (size_t w = 0; w < count_; ++w) {
+    std::vector<int64_t>& ends = lane(w).ends;
+    ends_after(lane(w), (*work_)[w].rows, last(w));
+    ends.resize(values);
+    for (int value = first_; value <= end_; ++value) {
+      int64_t& end = ends[static_cast<size_t>(value - first_)];
+      before(value, w) = end;
+      end = ends_[static_cast<size_t>(value - first_)];
+      rows(value, w) = end - before(value, w);
+    }
+  }
 }
 
 void Stage::run(const std::vector<Work>& work) {
   work_ = &work;
   count_ = work.size();
-  rows_.assign(static_cast<size_t>(end_ - first_ + 1) * count_, 0);
+  count_rows();
   body_.assign(layout_.forms().size() * count_, nullptr);
+  front_.resize(body_.size());
   normed_.resize(static_cast<size_t>(end_ - first_) * count_);
-  for (size_t w = 0; w < count_; ++w) rows(first_, w) = work[w].rows;
   make_room(first_);
   take_input();
   for (int i = first_; i < end_; ++i) {
@@ -92,10 +113,7 @@ void Stage::run(const std::vector<Work>& work) {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (size_t w = 0; w < count_; ++w) {
       const Op& o = op(i);
-      const int64_t m = o.kind == OpKind::kConvTranspose
-                            ? rows(o.input, w) + (needs_finish(o) ? 1 : 0)
-                            : rows(i + 1, w);
-      timing.macs += m * (o.weight.k * o.weight.n + o.recurrent.k * o.recurrent.n);
+      timing.macs += product_rows(i, w) * (o.weight.k * o.weight.n + o.recurrent.k * o.recurrent.n);
     }
   }
   for (const Work& block : work) {
@@ -104,22 +122,31 @@ void Stage::run(const std::vector<Work>& work) {
   }
 }
 
-// Lays out the forms of a value whose lengths are known: per block its padding, rows and end.
+// Lays out the forms of a value: per block the last rows of the blocks before, or room for the
+// padding at the start, its rows, and room for the padding at the end.
 void Stage::make_room(int value) {
   const int64_t width = graph_.channels(value);
   for (size_t f = 0; f < layout_.forms().size(); ++f) {
     const Layout::Form& form = layout_.forms()[f];
     if (form.value != value) continue;
-    const int64_t left = form.reader < 0 ? 0 : history_rows(op(form.reader));
     const auto size_of = [&](size_t w) {
-      const int64_t right = form.reader < 0 ? 0 : end_rows(op(form.reader), rows(value, w));
-      return (left + rows(value, w) + right) * width;
+      const int64_t end = before(value, w) + rows(value, w);
+      const int64_t right = form.reader < 0 ? 0 : end_padding(op(form.reader), end);
+      return (front_[place(static_cast<int>(f), w)] + rows(value, w) + right) * width;
     };
     int64_t total = 0;
-    for (size_t w = 0; w < count_; ++w) total += size_of(w);
+    for (size_t w = 0; w < count_; ++w) {
+      lane(w).history.resize(layout_.forms().size());
+      int64_t& front = front_[place(static_cast<int>(f), w)];
+      front = static_cast<int64_t>(lane(w).history[f].size()) / width;
+      if (!lane(w).started && form.reader >= 0) front = start_padding(op(form.reader));
+      total += size_of(w);
+    }
     float* at = buffers_[form.slot].room(static_cast<size_t>(total));
     for (size_t w = 0; w < count_; ++w) {
-      body_[place(static_cast<int>(f), w)] = at + left * width;
+      const std::vector<float>& kept = lane(w).history[f];
+      std::copy(kept.begin(), kept.end(), at);
+      body_[place(static_cast<int>(f), w)] = at + front_[place(static_cast<int>(f), w)] * width;
       at += size_of(w);
     }
   }
@@ -138,6 +165,13 @@ void Stage::take_input() {
   }
 }
 
+const float* Stage::input(int index, size_t w) {
+  const Op& o = op(index);
+  const int64_t begin = before(o.input, w);
+  const int64_t row = next_row(o, begin, before(index + 1, w)) - begin;
+  return body(layout_.plan(index).input, w) + row * o.in_channels;
+}
+
 // Where the result of an op goes: to the stage's output, or to its first plain and its first
 // activated form.
 GemmPart Stage::outputs(int index, size_t w) {
@@ -147,7 +181,10 @@ GemmPart Stage::outputs(int index, size_t w) {
     float*& to = layout_.form(f).elu ? part.elu : part.out;
     if (to == nullptr) to = body(f, w);
   }
-  if (layout_.plan(index).add >= 0) part.add = body(layout_.plan(index).add, w);
+  if (op(index).add >= 0) {
+    const int64_t row = before(index + 1, w) - before(op(index).add, w);
+    part.add = body(layout_.plan(index).add, w) + row * op(index).out_channels;
+  }
   return part;
 }
 
@@ -161,159 +198,39 @@ void Stage::copy_to_other_forms(int index, size_t w) {
   }
 }
 
-// Fills the rows in front of and behind one block: its history or start padding, its end padding.
-void Stage::pad(int index, size_t w) {
-  const Op& o = op(index);
-  const int64_t width = o.in_channels;
-  const int64_t left = history_rows(o);
-  const int64_t count = rows(o.input, w);
-  const bool last = (*work_)[w].last;
-  const bool started = lane_[static_cast<size_t>((*work_)[w].lane)].started;
-  float* const first = body(layout_.plan(index).input, w);
-  const int64_t right = last ? end_rows(o, count) : 0;
-  const bool mirrored_start = o.reflect && start_ == Start::kExact && !started;
-  // A whole signal shorter than its padding is first extended by zeros, mirrored, and cut again
-  // (docs/program.md).
-  const int64_t reach = mirrored_start ? std::max(left, right) : 0;
-  const int64_t extended = std::max(count, reach + 1);
-  const auto mirror = [&](int64_t row) {
-    int64_t source = row < 0 ? -row : row;
-    if (source >= extended) source = 2 * (extended - 1) - source;
-    float* to = first + row * width;
-    if (source >= count || !o.reflect) {
-      std::fill(to, to + width, 0.0f);
-    } else {
-      std::copy(first + source * width, first + (source + 1) * width, to);
-    }
-  };
-  if (mirrored_start) {
-    for (int64_t row = -left; row < 0; ++row) mirror(row);
-  } else {
-    const std::vector<float>& kept = history(index, w);
-    std::copy(kept.begin(), kept.end(), first - left * width);
+// Keeps the rows that a later block needs: windows of results that are to come, and what a mirrored
+// end reaches into.
+void Stage::keep(int index, size_t w) {
+  if (last(w)) return;
+  const Layout::Form& form = layout_.form(index);
+  const int64_t begin = before(form.value, w);
+  const int64_t end = begin + rows(form.value, w);
+  const auto results = [&](int i) { return before(i + 1, w) + rows(i + 1, w); };
+  int64_t from = end;
+  for (const int i : form.adds) from = std::min(from, results(i));
+  for (const int i : form.inputs) {
+    const Op& o = op(i);
+    from = std::min(from, next_row(o, end, results(i)));
+    if (padded(o) && o.reflect) from = std::min(from, end - o.pad_right - o.stride);
   }
-  for (int64_t row = count; row < count + right; ++row) mirror(row);
-}
-
-void Stage::keep_history(int index, size_t w) {
-  if ((*work_)[w].last) return;
-  std::vector<float>& kept = history(index, w);
-  const float* end =
-      body(layout_.plan(index).input, w) + rows(op(index).input, w) * op(index).in_channels;
-  std::copy(end - kept.size(), end, kept.begin());
+  from = std::max(from, begin - front_[place(index, w)]);
+  const int64_t width = graph_.channels(form.value);
+  const float* const first = body(index, w);
+  lane(w).history[static_cast<size_t>(index)].assign(first + (from - begin) * width,
+                                                     first + (end - begin) * width);
 }
 
 void Stage::run_op(int index) {
-  const Op& o = op(index);
-  for (size_t w = 0; w < count_; ++w) {
-    rows(index + 1, w) = output_rows_of(o, rows(o.input, w));
-    if (o.add >= 0 && rows(o.add, w) != rows(index + 1, w)) {
-      throw std::invalid_argument("program: operation " + std::to_string(index) +
-                                  " adds a value of another length");
-    }
-  }
   make_room(index + 1);
-  if (o.kind == OpKind::kLstm) {
+  if (op(index).kind == OpKind::kLstm) {
     run_lstm(index);
   } else {
     run_conv(index);
   }
-  for (size_t w = 0; w < count_; ++w) copy_to_other_forms(index, w);
-}
-
-void Stage::run_conv(int index) {
-  const Op& o = op(index);
-  if (padded(o)) {
-    for (size_t w = 0; w < count_; ++w) pad(index, w);
-  }
-  if (needs_finish(o)) {
-    for (size_t w = 0; w < count_; ++w) run_conv_then_finish(index, w);
-  } else {
-    run_conv_in_place(index);
-  }
-  if (padded(o)) {
-    for (size_t w = 0; w < count_; ++w) keep_history(index, w);
-  }
-}
-
-// All blocks in one product, so that they share each read of the weights.
-void Stage::run_conv_in_place(int index) {
-  const Op& o = op(index);
-  const bool transposed = o.kind == OpKind::kConvTranspose;
-  const int64_t left = padded(o) ? history_rows(o) : 0;
-  parts_.clear();
   for (size_t w = 0; w < count_; ++w) {
-    GemmPart part = outputs(index, w);
-    part.a = body(layout_.plan(index).input, w) - left * o.in_channels;
-    part.m = transposed ? rows(o.input, w) : rows(index + 1, w);
-    parts_.push_back(part);
+    copy_to_other_forms(index, w);
+    for (const int form : layout_.plan(index).done) keep(form, w);
   }
-  multiply(o.weight, (transposed ? 1 : o.stride) * o.in_channels, o.weight.bias.data());
-}
-
-void Stage::multiply(const Matrix& weight, int64_t a_stride, const float* bias, bool backward) {
-  GemmArgs g = {};
-  g.parts = parts_.data();
-  g.part_count = static_cast<int64_t>(parts_.size());
-  g.a_stride = a_stride;
-  g.panels = weight.panels;
-  g.panels16 = weight.panels16;
-  g.n = weight.n;
-  g.k = weight.k;
-  g.bias = bias;
-  g.backward = backward;
-  kernels().gemm(g);
-}
-
-// The product of one block in pieces, its moments taken while a piece is in cache; then group norm,
-// trimming and addition in one pass.
-void Stage::run_conv_then_finish(int index, size_t w) {
-  const Op& o = op(index);
-  const bool transposed = o.kind == OpKind::kConvTranspose;
-  const bool normed_here = !o.norm.scale.empty();
-  const int64_t width = o.out_channels;
-  const int64_t m = transposed ? rows(o.input, w) + 1 : rows(index + 1, w);
-  const int64_t left = padded(o) ? history_rows(o) : 0;
-  const int64_t a_stride = (transposed ? 1 : o.stride) * o.in_channels;
-  const float* a = body(layout_.plan(index).input, w) - left * o.in_channels;
-  const GemmPart to = outputs(index, w);
-  float* product = to.out != nullptr ? to.out : to.elu;
-  if (transposed) {
-    product = product_.room(static_cast<size_t>(m * o.weight.n));
-  }
-  moments_.clear();
-  const int64_t step = std::max<int64_t>(kPiece / o.weight.n / 6 * 6, 6);
-  int64_t reduced = 0;
-  for (int64_t i = 0; i < m; i += step) {
-    const int64_t count = std::min(step, m - i);
-    parts_.assign(1, {a + i * a_stride, nullptr, product + i * o.weight.n, nullptr, count});
-    multiply(o.weight, a_stride, o.weight.bias.data());
-    if (!normed_here) continue;
-    const int64_t ready = (i + count) * o.weight.n;
-    while (ready - reduced >= kReductionBlock || (i + count == m && reduced < ready)) {
-      const int64_t n = std::min(ready - reduced, kReductionBlock);
-      moments_.add(product + reduced, n);
-      reduced += n;
-    }
-  }
-  const int64_t out_rows = rows(index + 1, w);
-  const float* from = product + o.trim_left * width;
-  if (!normed_here) return kernels().activate(from, to.add, to.out, to.elu, out_rows * width);
-  Normed& norm = normed(index, w);
-  const float inverse = 1.0f / std::sqrt(moments_.variance() + o.norm.eps);
-  norm.mean = moments_.mean();
-  norm.scale.resize(static_cast<size_t>(width));
-  for (size_t c = 0; c < norm.scale.size(); ++c) norm.scale[c] = inverse * o.norm.scale[c];
-  if (deferred_[static_cast<size_t>(index - first_)]) return;
-  const bool adds_product = o.add > first_ && deferred_[static_cast<size_t>(o.add - 1 - first_)];
-  const NormTerm add =
-      adds_product ? term(o.add - 1, w, to.add) : NormTerm{to.add, 0.0f, nullptr, nullptr};
-  kernels().normalize(term(index, w, from), add, out_rows, width, to.out, to.elu);
-}
-
-NormTerm Stage::term(int index, size_t w, const float* x) {
-  const Normed& norm = normed(index, w);
-  return {x, norm.mean, norm.scale.data(), op(index).norm.offset.data()};
 }
 
 }  // namespace encodec_fast

@@ -10,12 +10,13 @@ void Stage::run_lstm(int index) {
   const Op& o = op(index);
   const int64_t gates = 4 * o.out_channels;
   int64_t total = 0;
-  for (size_t w = 0; w < count_; ++w) total += rows(o.input, w);
+  for (size_t w = 0; w < count_; ++w) total += rows(index + 1, w);
   parts_.clear();
   float* to = gates_.room(static_cast<size_t>(total * gates));
   for (size_t w = 0; w < count_; ++w) {
-    parts_.push_back({body(layout_.plan(index).input, w), nullptr, to, nullptr, rows(o.input, w)});
-    to += rows(o.input, w) * gates;
+    if (rows(index + 1, w) == 0) continue;
+    parts_.push_back({input(index, w), nullptr, to, nullptr, rows(index + 1, w)});
+    to += rows(index + 1, w) * gates;
   }
   multiply(o.weight, o.in_channels, o.weight.bias.data());
   lstm_steps(index);
@@ -27,20 +28,20 @@ void Stage::lstm_steps(int index) {
   const Op& o = op(index);
   const int64_t hidden = o.out_channels;
   int64_t steps = 0;
-  for (size_t w = 0; w < count_; ++w) steps = std::max(steps, rows(o.input, w));
+  for (size_t w = 0; w < count_; ++w) steps = std::max(steps, rows(index + 1, w));
   for (int64_t t = 0; t < steps; ++t) {
     parts_.clear();
     float* first = gates_.data();
-    for (size_t w = 0; w < count_; first += rows(o.input, w) * 4 * hidden, ++w) {
-      if (t >= rows(o.input, w)) continue;
-      parts_.push_back({history(index, w).data(), nullptr, first + t * 4 * hidden, nullptr, 1});
+    for (size_t w = 0; w < count_; first += rows(index + 1, w) * 4 * hidden, ++w) {
+      if (t >= rows(index + 1, w)) continue;
+      parts_.push_back({state(index, w), nullptr, first + t * 4 * hidden, nullptr, 1});
     }
     // To and fro: what was read last is still in the second cache level.
     multiply(o.recurrent, hidden, nullptr, t % 2 == 1);
     const GemmPart* ready = parts_.data();
     for (size_t w = 0; w < count_; ++w) {
-      if (t >= rows(o.input, w)) continue;
-      float* const h = history(index, w).data();
+      if (t >= rows(index + 1, w)) continue;
+      float* const h = state(index, w);
       kernels().lstm_cell(ready->out, h + hidden, h, hidden);
       const GemmPart to = outputs(index, w);
       const int64_t row = t * hidden;

@@ -40,8 +40,7 @@ Stream::Stream(const Graph& graph, int64_t lanes, Start start) : graph_(graph), 
                                 std::to_string(lanes));
   }
   if (!graph.causal() && start != Start::kExact) {
-    throw std::invalid_argument(
-        "start: a model that needs whole segments has no low-latency start");
+    throw std::invalid_argument("start: a model that is not causal has no low-latency start");
   }
   const std::vector<int> at = cuts(graph);
   for (size_t i = 0; i + 1 < at.size(); ++i)
@@ -82,7 +81,7 @@ float* Stream::input(const std::vector<Block>& blocks) {
       throw std::invalid_argument("block: an earlier call failed; reset the stream");
     if (b.rows == 0) continue;
     if (b.rows < 0) throw std::invalid_argument("block: negative length");
-    if (!graph_.causal() && (started_[l] || !b.last))
+    if (!graph_.streams() && (started_[l] || !b.last))
       throw std::invalid_argument("block: this model needs its whole segment at once");
     if (!b.last && b.rows % graph_.down() != 0) {
       throw std::invalid_argument("block: expected a multiple of " + std::to_string(graph_.down()) +
@@ -108,7 +107,6 @@ const float* Stream::run() {
   for (size_t l = 0; l < blocks_.size(); ++l) {
     if (blocks_[l].rows > 0 || blocks_[l].last) failed_[l] = false;
     if (blocks_[l].rows > 0) started_[l] = !blocks_[l].last;
-    // A stream that ends without a new row has nothing left to give, but begins anew.
     if (blocks_[l].last && blocks_[l].rows == 0) reset(static_cast<int64_t>(l));
   }
   return values_.back().data();
@@ -139,7 +137,10 @@ void Stream::run_stage(size_t index) {
   const float* in = values_[index].data();
   std::vector<int64_t> done(rows_.size());
   int64_t total = 0;
-  for (size_t l = 0; l < rows_.size(); ++l) total += done[l] = stage.layout().output_rows(rows_[l]);
+  for (size_t l = 0; l < rows_.size(); ++l) {
+    done[l] = stage.output_rows(static_cast<int64_t>(l), rows_[l], blocks_[l].last);
+    total += done[l];
+  }
   float* out = values_[index + 1].room(static_cast<size_t>(total * stage.out_channels()));
   const int64_t most = piece_rows(stage);
   int64_t room = most;
@@ -151,14 +152,18 @@ void Stream::run_stage(size_t index) {
   };
   for (size_t l = 0; l < rows_.size(); ++l) {
     const int64_t lane = static_cast<int64_t>(l);
-    for (int64_t left = rows_[l]; left > 0;) {
-      const int64_t least = graph_.causal() ? stage.start_rows(lane) : left;
+    // A stream that looks ahead has rows to give when it ends, even without a new one.
+    const bool rest = blocks_[l].last && graph_.delay() > 0 && (started_[l] || blocks_[l].rows > 0);
+    int64_t left = rows_[l];
+    for (bool more = left > 0 || rest; more; more = left > 0) {
+      const int64_t least = graph_.streams() ? stage.start_rows(lane) : left;
       if (!work_.empty() && room < std::min(least, left)) run_piece();
       int64_t take = std::max(room / stage.layout().down() * stage.layout().down(), least);
       if (take >= left) take = left;
-      work_.push_back({lane, in, out, take, blocks_[l].last && take == left});
+      const bool last = blocks_[l].last && take == left;
+      work_.push_back({lane, in, out, take, last});
       in += take * stage.in_channels();
-      out += stage.layout().output_rows(take) * stage.out_channels();
+      out += stage.output_rows(lane, take, last) * stage.out_channels();
       left -= take;
       room -= take;
       if (left > 0) run_piece();

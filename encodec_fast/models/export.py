@@ -181,10 +181,10 @@ class Operations:
 
 
 def _header(config: ModelConfig) -> dict[str, Any]:
-    if not config.causal and config.segment_length is None:
+    if config.norm == "time_group_norm" and config.segment_length is None:
         raise ValueError(
-            f"model {config.name}: a non-causal model without segments cannot be exported; "
-            "expected a causal model or one that codes segments"
+            f"model {config.name}: group norm over whole recordings cannot be exported; expected a "
+            "model that codes segments, or one without group norm"
         )
     return {
         "format": FORMAT,
@@ -221,7 +221,7 @@ def export_model(model: EncodecModel, path: str | Path, dtype: str = "float32") 
     "bfloat16" rounds the matrices of the operations once; they stay in that form in memory, which
     halves the traffic of frame-by-frame operation. The arithmetic is float32 in all of them. The
     file appears under its name only when it is complete. Raises ValueError for a model that the
-    native core cannot run (dilated convolutions, or non-causal without segments) and for weights
+    native core cannot run (dilated convolutions, or group norm without segments) and for weights
     that the type cannot hold.
     """
     if dtype not in DTYPES:

@@ -39,7 +39,7 @@ std::vector<float> random_values(int64_t n, int64_t fan_in) {
   return values;
 }
 
-enum class Kind { kCausal, kMirrored, kSegments };
+enum class Kind { kCausal, kMirrored, kSegments, kAhead };
 
 struct Shape {
   const char* name;
@@ -87,7 +87,7 @@ struct Builder {
     Op conv = op(OpKind::kConv, input, kernel * graph->channels(input), out);
     conv.kernel = kernel;
     conv.stride = stride;
-    conv.pad_right = kind == Kind::kSegments ? (kernel - stride) / 2 : 0;
+    conv.pad_right = both_sides() ? (kernel - stride) / 2 : 0;
     conv.pad_left = kernel - stride - conv.pad_right;
     conv.reflect = kind != Kind::kCausal;
     conv.elu = elu;
@@ -99,7 +99,7 @@ struct Builder {
     Op up = op(OpKind::kConvTranspose, input, 2 * graph->channels(input), stride * out, stride);
     up.kernel = 2 * stride;
     up.stride = stride;
-    up.trim_left = kind == Kind::kSegments ? stride - stride / 2 : 0;
+    up.trim_left = both_sides() ? stride - stride / 2 : 0;
     up.elu = true;
     return graph->append(std::move(up));
   }
@@ -118,6 +118,8 @@ struct Builder {
     const int inner = conv(input, std::max<int64_t>(channels / 2, 1), 3, 1, true);
     return conv(inner, channels, 1, 1, true, input);
   }
+
+  bool both_sides() const { return kind == Kind::kSegments || kind == Kind::kAhead; }
 
   std::shared_ptr<Graph> graph;
   Kind kind;
@@ -183,10 +185,12 @@ void stream(Coder&& coder, const Graph& graph, const Shape& s, int64_t height, b
     std::vector<float> scales;
     std::vector<Block> blocks;
     for (size_t l = 0; l < lanes; ++l) {
-      Block b = {frames * graph.down(), graph.causal() ? random_bits() % 4 == 0 : true};
+      Block b = {frames * graph.down(), graph.streams() ? random_bits() % 4 == 0 : true};
       if (random_bits() % 4 == 0) b = {};
       if (b.rows > 0 && exact && !started[l]) b.rows = std::max(b.rows, graph.start_rows());
       if (b.last && b.rows > 3) b.rows -= 3;
+      if (graph.delay() > 0 && graph.streams() && started[l] && random_bits() % 4 == 0)
+        b = {0, true};
       started[l] = (started[l] || b.rows > 0) && !b.last;
       rows[l].resize(static_cast<size_t>(b.rows * height));
       fill(rows[l], s);
@@ -273,6 +277,12 @@ const LmShape kLmShapes[] = {
     {"language model, bfloat16, one head", 18, 1, 1, 9, 33, 2, 7, true},
 };
 
+// Behind the others, so that those keep their numbers.
+const Shape kAheadShapes[] = {
+    {"looks ahead, mirrored, three lanes", Kind::kAhead, 1, 16, 24, 7, 5, 16, 2, 64, 3},
+    {"looks ahead, stereo, bfloat16", Kind::kAhead, 2, 7, 33, 8, 4, 9, 3, 33, 2, true},
+};
+
 const Shape kShapes[] = {
     {"mono, zero padding, odd widths", Kind::kCausal, 1, 7, 33, 7, 3, 5, 3, 33, 1},
     {"mono, mirrored, three lanes", Kind::kMirrored, 1, 16, 24, 7, 5, 16, 2, 16, 3},
@@ -297,6 +307,7 @@ int main() {
       if (s.kind == Kind::kMirrored) run(s, Start::kLowLatency, hashes);
     }
     for (const LmShape& s : kLmShapes) run(s, hashes);
+    for (const Shape& s : kAheadShapes) run(s, Start::kExact, hashes);
     Hash total;
     total.add(hashes);
     std::printf("%s %016llx\n", isa().name, static_cast<unsigned long long>(total.state));
