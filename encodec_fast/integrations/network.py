@@ -18,13 +18,13 @@ from encodec_fast.segments import SEGMENT_LANES
 class Network:
     """Runs a graph on float32 [batch, channels, rows]; may serve many threads at once.
 
-    What a signal gives depends neither on the batch nor on the threads. Causal graphs take signals
+    What a signal gives depends neither on the batch nor on the threads. Graphs that stream take signals
     in blocks, so that what lies between their operations does not grow with the length.
     """
 
     def __init__(self, graph: _native.Graph) -> None:
         self._graph = graph
-        self._lanes = RECORDING_LANES if graph.causal else SEGMENT_LANES
+        self._lanes = RECORDING_LANES if graph.streams else SEGMENT_LANES
         # Natives that no thread is using, by lanes: their memory is worth keeping.
         self._idle: dict[int, deque[_native.Network]] = {}
 
@@ -62,6 +62,6 @@ class Network:
 
     def _bounds(self, rows: int) -> Bounds | Iterator[tuple[int, int]]:
         graph = self._graph
-        if not graph.causal:
+        if not graph.streams:
             return iter([(0, rows)])
         return block_bounds(rows, graph.down, graph.start_rows, last=True)
