@@ -14,14 +14,11 @@ import torch
 from small import CAUSAL, SEGMENTED
 from torch import Tensor
 
-from encodec_fast.models.checkpoints import (
-    load_checkpoint,
-    load_language_model,
-    read_transformers_config,
-)
+from encodec_fast.models.checkpoints import load_checkpoint, load_language_model
 from encodec_fast.models.config import CONFIGS, ModelConfig
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.models.lm import LanguageModel
+from encodec_fast.models.transformers_config import read_transformers_config
 
 CAUSAL_SMALL = replace(CAUSAL, bandwidths=(1.5, 3.0))
 SEGMENTED_SMALL = replace(SEGMENTED, bandwidths=(3.0,))
