@@ -19,6 +19,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,14 +209,14 @@ def build_audiocraft(found: dict[str, Any]) -> Any:
 
 def conditioned(found: dict[str, Any], seconds: float, seed: int = 0) -> EncodecModel:
     """Our model of these settings, conditioned on audio (see tests/peers.py)."""
-    from pathlib import Path
-
     config = audiocraft_config({"xp.cfg": found}, Path("settings"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EncodecModel(config).eval()
         wav = program_material("train", config.sample_rate, config.channels, seconds)
         condition(model, torch.from_numpy(wav), config.sample_rate, normalize=False)
+    for q in range(config.n_codebooks):  # or else audiocraft's forward would fit them once more
+        model.quantizer.codebook(q).inited.fill_(1)
     return model
 
 

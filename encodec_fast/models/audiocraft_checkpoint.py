@@ -63,6 +63,8 @@ _OTHER = {
     "rvq.orthogonal_reg_max_codes",
 }
 _MOST_REFERENCES = 16  # in a chain: a configuration has two
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 
 class _Node:
@@ -75,7 +77,7 @@ class _Node:
 
     def __repr__(self) -> str:
         content = _unwrapped(self)
-        return "..." if isinstance(content, dict | list | _Node) else reprlib.repr(content)
+        return "..." if isinstance(content, dict | list | _Node) else _SHORT.repr(content)
 
 
 def _plain_dict(_factory: Any = None) -> dict[Any, Any]:
@@ -90,7 +92,7 @@ _OMEGACONF = (
 _HARMLESS: list[Any] = [
     *((_Node, name) for name in (*_OMEGACONF, "typing.Any")),
     (_plain_dict, "collections.defaultdict"),
-    *((dict, "builtins.dict"), (list, "builtins.list")),
+    *((kind, f"builtins.{kind.__name__}") for kind in (dict, list, int, float, bool, str)),
 ]
 
 
@@ -115,7 +117,7 @@ def audiocraft_weights(content: Mapping[str, Any], path: Path) -> Any:
     """
     if "pretrained" in content:
         raise ValueError(
-            f"{path}: holds no weights, only the name {reprlib.repr(content['pretrained'])} of the"
+            f"{path}: holds no weights, only the name {_SHORT.repr(content['pretrained'])} of the"
             " pretrained model that audiocraft would load: give that model's own files"
         )
     best = content.get("best_state")
@@ -179,7 +181,7 @@ def _refuse_unsupported(settings: _Settings) -> None:
     expected = dict(_ONLY)
     if settings.value("seanet.n_residual_layers", 3) > 1:
         expected["seanet.dilation_base"] = 2
-    expected["seanet.channels"] = settings.value("encodec.channels", 1, required=True)
+    expected["seanet.channels"] = settings.get("encodec.channels", settings.get("seanet.channels"))
     known = {*_FIELDS, *_ONLY, *_OTHER, "seanet.channels"}
     for name in settings.names("encodec", "seanet", "rvq"):
         if name not in known:
@@ -216,7 +218,7 @@ class _Settings:
 
     def unsupported(self, name: str, reason: str) -> ValueError:
         """The error that the setting `name` is not what it must be."""
-        return ValueError(f"{self._path}: {name} = {reprlib.repr(self.get(name))} {reason}")
+        return ValueError(f"{self._path}: {name} = {_SHORT.repr(self.get(name))} {reason}")
 
     def names(self, *parts: str) -> list[str]:
         """The dotted names of all settings below `parts`; none below what is not there or empty."""

@@ -64,8 +64,8 @@ def load_checkpoint(source: str | Path, config: str | ModelConfig | None = None)
     if path.is_dir():
         path = _weights_file(path)
     content = _read(path)
-    own = None if isinstance(config, ModelConfig) else _stored_config(content, path)
     weights = _state_dict(_weights(content, path), path)
+    own = None if isinstance(config, ModelConfig) else _stored_config(content, path)
     state = {_rename(key): value for key, value in weights.items()}
     model = _without_memory(_choose_config(config, own, state, path), path)
     _fill(model, state, path, assign=True)
