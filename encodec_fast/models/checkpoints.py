@@ -1,14 +1,14 @@
 """Checkpoints of other projects and of our trainer, read into our models.
 
 Understood: Meta's released `.th` state dicts (by file or by name), folders that transformers saved
-(config.json with model.safetensors or pytorch_model.bin), and checkpoints of our trainer. Files
-are only ever read as tensors and plain values, never as code.
+(config.json with model.safetensors or pytorch_model.bin), audiocraft's exports and training
+checkpoints, and checkpoints of our trainer. Files are only ever read as tensors and plain values,
+never as code.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -18,9 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from encodec_fast.models.audiocraft_checkpoint import (
+    EXPORTED_FILE,
+    audiocraft_config,
+    audiocraft_weights,
+    is_audiocraft,
+    omegaconf_as_plain,
+)
 from encodec_fast.models.config import CONFIGS, ModelConfig
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.models.lm import LanguageModel
+from encodec_fast.models.transformers_config import read_transformers_config
 
 RELEASE_URL = "https://dl.fbaipublicfiles.com/encodec/v0/"
 RELEASED = {
@@ -30,6 +38,7 @@ RELEASED = {
     "encodec_lm_48khz": "encodec_lm_48khz-7add9fc3.th",
 }
 LM_HEADS = 8
+MOST_LAYERS = 1024  # of a kind: a configuration that others wrote may ask for any number
 LM_CODECS = {"lm_24khz": "encodec_24khz", "lm_48khz": "encodec_48khz"}
 
 _RENAMES = (
@@ -41,54 +50,25 @@ _RENAMES = (
     (r"\.weight_v$", ".parametrizations.weight.original1"),
 )
 
-# transformers' field, our field; the defaults of a field that config.json lacks are the 24 kHz
-# model's in both.
-_HF_FIELDS = {
-    "sampling_rate": "sample_rate",
-    "audio_channels": "channels",
-    "target_bandwidths": "bandwidths",
-    "use_causal_conv": "causal",
-    "norm_type": "norm",
-    "normalize": "normalize",
-    "chunk_length_s": "segment",
-    "overlap": "overlap",
-    "hidden_size": "dimension",
-    "num_filters": "n_filters",
-    "upsampling_ratios": "ratios",
-    "kernel_size": "kernel_size",
-    "last_kernel_size": "last_kernel_size",
-    "residual_kernel_size": "residual_kernel_size",
-    "num_residual_layers": "n_residual_layers",
-    "compress": "compress",
-    "num_lstm_layers": "lstm_layers",
-    "pad_mode": "pad_mode",
-    "codebook_size": "codebook_size",
-}
-
 
 def load_checkpoint(source: str | Path, config: str | ModelConfig | None = None) -> EncodecModel:
     """The codec model of a checkpoint, float32, in eval mode.
 
     source: a released model's name (downloaded), a file or a folder. config: a configuration or
     its name; without it, it is taken from the checkpoint, the file name or the weights' shapes.
+    With a name, the mode of padding is the checkpoint's where it has a configuration of its own.
     Raises FileNotFoundError for a missing file and ValueError, which names the file, for anything
     that is not a complete, finite checkpoint of the configuration.
     """
     path = _locate(source)
-    folder = path if path.is_dir() else path.parent
-    if path.is_dir() or (path.suffix in (".safetensors", ".bin") and _has_config(folder)):
-        if config is None:
-            config = read_transformers_config(folder / "config.json")
-        if path.is_dir():
-            path = _weights_file(path)
+    if path.is_dir():
+        path = _weights_file(path)
     content = _read(path)
-    if "average" in content or "model" in content:
-        config = config or _own_config(content.get("config"), path)
-        content = content["average" if "average" in content else "model"]
-    state = {_rename(key): value for key, value in _state_dict(content, path).items()}
-    chosen = _choose_config(config, state, path)
-    model = EncodecModel(chosen)
-    _fill(model, state, path)
+    weights = _state_dict(_weights(content, path), path)
+    own = None if isinstance(config, ModelConfig) else _stored_config(content, path)
+    state = {_rename(key): value for key, value in weights.items()}
+    model = _without_memory(_choose_config(config, own, state, path), path)
+    _fill(model, state, path, assign=True)
     return model.eval()
 
 
@@ -120,64 +100,6 @@ def load_language_model(
     return model.eval()
 
 
-def read_transformers_config(path: Path) -> ModelConfig:
-    """The configuration in a transformers `config.json`.
-
-    Raises ValueError for a file that is no EnCodec configuration and for settings that our models
-    do not have.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(raw, dict) or raw.get("model_type") != "encodec":
-        raise ValueError(f"{path}: not the configuration of an EncodecModel")
-    _refuse_unsupported(raw, path)
-    defaults = CONFIGS["encodec_24khz"]
-    values: dict[str, Any] = {}
-    for theirs, ours in _HF_FIELDS.items():
-        if raw.get(theirs) is not None:
-            values[ours] = _typed(raw[theirs], getattr(defaults, ours), f"{path}: {theirs}")
-    try:
-        config = replace(
-            defaults,
-            name=path.parent.name,
-            true_skip=not raw.get("use_conv_shortcut", True),
-            **values,
-        )
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    for known in CONFIGS.values():
-        if replace(config, name=known.name) == known:
-            return known
-    return config
-
-
-def _typed(value: Any, default: Any, name: str) -> Any:
-    """A JSON value of the default's type (numbers where it is None), lists as tuples."""
-    if isinstance(default, tuple):
-        if isinstance(value, list) and value:
-            return tuple(_typed(item, default[0], name) for item in value)
-    elif isinstance(default, bool | str):
-        if isinstance(value, type(default)):
-            return value
-    elif isinstance(value, int if isinstance(default, int) else int | float):
-        return value
-    raise ValueError(f"{name} = {value!r} is not supported, expected a value such as {default!r}")
-
-
-def _refuse_unsupported(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse what changes the computation and has no field in ModelConfig."""
-    dimension = raw.get("hidden_size", 128)
-    expected = {"codebook_dim": dimension, "trim_right_ratio": 1.0}
-    if raw.get("num_residual_layers", 1) > 1:
-        expected["dilation_growth_rate"] = 2
-    for name, value in expected.items():
-        found = raw.get(name)
-        if found is not None and found != value:
-            raise ValueError(f"{path}: {name} = {found} is not supported, only {value}")
-
-
 def _locate(source: str | Path) -> Path:
     """The file or folder that `source` names; released models are downloaded once."""
     path = Path(source)
@@ -196,15 +118,13 @@ def _locate(source: str | Path) -> Path:
     return path
 
 
-def _has_config(folder: Path) -> bool:
-    return (folder / "config.json").exists()
-
-
 def _weights_file(folder: Path) -> Path:
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    names = ("model.safetensors", "pytorch_model.bin")
+    # A folder of MusicGen or AudioGen holds the weights of a language model, too.
+    for name in (EXPORTED_FILE, *names):
         if (folder / name).exists():
             return folder / name
-    raise ValueError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+    raise ValueError(f"{folder}: neither {' nor '.join(names)} nor {EXPORTED_FILE} is there")
 
 
 def _check_checksum(path: Path) -> None:
@@ -227,11 +147,17 @@ def _read(path: Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with omegaconf_as_plain():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise ValueError(f"{path}: reading it needs the package safetensors") from None
     except Exception as error:  # a damaged or foreign file can fail anywhere in the unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            reason = (
+                f"it holds a {foreign[1]}, only tensors and plain values are read; of an audiocraft"
+                " training checkpoint, audiocraft.utils.export.export_encodec writes such a file"
+            )
         raise ValueError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a state dict")
@@ -247,10 +173,29 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
     return content
 
 
+def _weights(content: dict[str, Any], path: Path) -> Any:
+    """What should be the state dict in a file of any kind."""
+    if is_audiocraft(content):
+        return audiocraft_weights(content, path)
+    return content.get("average", content.get("model", content))  # our trainer's, or bare
+
+
 def _rename(key: str) -> str:
     for pattern, replacement in _RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+def _stored_config(content: dict[str, Any], path: Path) -> ModelConfig | None:
+    """The configuration that a checkpoint has in or beside it, None where there is none."""
+    if is_audiocraft(content):
+        return audiocraft_config(content, path)
+    if "average" in content or "model" in content:
+        return _own_config(content["config"], path) if "config" in content else None
+    described = path.with_name("config.json")
+    if path.suffix in (".safetensors", ".bin") and described.exists():
+        return read_transformers_config(described)
+    return None
 
 
 def _own_config(stored: object, path: Path) -> ModelConfig:
@@ -273,10 +218,17 @@ def _config(config: str | ModelConfig, path: Path) -> ModelConfig:
 
 
 def _choose_config(
-    config: str | ModelConfig | None, state: Mapping[str, Tensor], path: Path
+    config: str | ModelConfig | None,
+    own: ModelConfig | None,
+    state: Mapping[str, Tensor],
+    path: Path,
 ) -> ModelConfig:
+    """config: asked for; own: what the checkpoint says."""
     if config is not None:
-        return _config(config, path)
+        asked = _config(config, path)
+        return replace(asked, pad_mode=own.pad_mode) if own is not None else asked
+    if own is not None:
+        return own
     for name, known in CONFIGS.items():
         if name in path.name:
             return known
@@ -294,6 +246,21 @@ def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
         state = EncodecModel(config).state_dict()
     return {key: value.shape for key, value in state.items()}
+
+
+def _without_memory(config: ModelConfig, path: Path) -> EncodecModel:
+    """The model, whose tensors have no memory until `_fill` finds that the weights have their
+    shapes: a configuration that others wrote may ask for any size."""
+    parts = (config.n_codebooks, config.n_residual_layers, config.lstm_layers, len(config.ratios))
+    if max(parts) > MOST_LAYERS:
+        raise ValueError(f"{path}: no model can be made that has {max(parts)} layers of a kind")
+    try:
+        with torch.device("meta"):
+            return EncodecModel(config)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: no model of this configuration can be made ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _fill(model: nn.Module, state: Mapping[str, Tensor], path: Path, assign: bool = False) -> None:

@@ -6,7 +6,8 @@ This module does not import torch, so that a program's header can be checked wit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 NORMS = ("weight_norm", "time_group_norm", "none")
 PAD_MODES = ("reflect", "constant")
@@ -195,5 +196,58 @@ CONFIGS: dict[str, ModelConfig] = {
             lstm_layers=1,
             pad_mode="constant",
         ),
+        # MusicGen's codec, under the name of its transformers repository, whose config.json says
+        # reflect padding (audiocraft's recipe says constant). Where a checkpoint carries its own
+        # configuration, that decides.
+        ModelConfig(
+            name="encodec_32khz",
+            sample_rate=32000,
+            channels=1,
+            bandwidths=(2.2,),
+            causal=False,
+            norm="weight_norm",
+            normalize=False,
+            n_filters=64,
+            ratios=(8, 5, 4, 4),
+            true_skip=True,
+            codebook_size=2048,
+        ),
+        # AudioGen's codec, which audiocraft alone published: no name but its rate, and constant
+        # padding, as in audiocraft's recipe.
+        ModelConfig(
+            name="encodec_16khz",
+            sample_rate=16000,
+            channels=1,
+            bandwidths=(2.2,),
+            causal=False,
+            norm="weight_norm",
+            normalize=False,
+            n_filters=64,
+            pad_mode="constant",
+            true_skip=True,
+            codebook_size=2048,
+        ),
     )
 }
+
+
+def known_as(config: ModelConfig) -> ModelConfig:
+    """The known configuration that equals `config` but for the name, or else `config`."""
+    for known in CONFIGS.values():
+        if replace(config, name=known.name) == known:
+            return known
+    return config
+
+
+def typed(value: Any, default: Any, name: str) -> Any:
+    """A value of another project's configuration as the type of `default`: lists as tuples, any
+    number where the default is None. Raises ValueError, which calls it `name`, for another type."""
+    if isinstance(default, tuple):
+        if isinstance(value, list) and value:
+            return tuple(typed(item, default[0], name) for item in value)
+    elif isinstance(default, bool | str):
+        if isinstance(value, type(default)):
+            return value
+    elif isinstance(value, int if isinstance(default, int) else int | float):
+        return value
+    raise ValueError(f"{name} = {value!r} is not supported, expected a value such as {default!r}")

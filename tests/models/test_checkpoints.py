@@ -14,14 +14,11 @@ import torch
 from small import CAUSAL, SEGMENTED
 from torch import Tensor
 
-from encodec_fast.models.checkpoints import (
-    load_checkpoint,
-    load_language_model,
-    read_transformers_config,
-)
+from encodec_fast.models.checkpoints import load_checkpoint, load_language_model
 from encodec_fast.models.config import CONFIGS, ModelConfig
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.models.lm import LanguageModel
+from encodec_fast.models.transformers_config import read_transformers_config
 
 CAUSAL_SMALL = replace(CAUSAL, bandwidths=(1.5, 3.0))
 SEGMENTED_SMALL = replace(SEGMENTED, bandwidths=(3.0,))
@@ -93,7 +90,11 @@ def test_trainer_checkpoint_carries_its_configuration(
 
 
 @pytest.mark.parametrize(
-    "name", ["encodec_48khz", "stereo_48khz", "stereo_48khz_large", "nano_24khz"]
+    "name",
+    [
+        *("encodec_48khz", "stereo_48khz", "stereo_48khz_large", "nano_24khz"),
+        *("encodec_32khz", "encodec_16khz"),
+    ],
 )
 def test_configuration_from_the_shapes(name: str, tmp_path: Path) -> None:
     model = EncodecModel(CONFIGS[name])
@@ -218,6 +219,17 @@ def test_checksum_in_the_name(trained: EncodecModel, state: State, tmp_path: Pat
         load_checkpoint(bad, CAUSAL_SMALL)
 
 
+def test_a_named_configuration_has_the_padding_that_the_folder_says(tmp_path: Path) -> None:
+    state = EncodecModel(CONFIGS["nano_24khz"]).state_dict()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    config = {"model_type": "encodec", "pad_mode": "reflect"}
+    assert load_checkpoint(tmp_path, "nano_24khz").config == CONFIGS["nano_24khz"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = load_checkpoint(tmp_path, "nano_24khz").config
+    assert found == replace(CONFIGS["nano_24khz"], pad_mode="reflect")
+    assert load_checkpoint(tmp_path, CONFIGS["nano_24khz"]).config == CONFIGS["nano_24khz"]
+
+
 def test_missing_files_name_the_released_models(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="encodec_48khz"):
         load_checkpoint(tmp_path / "nothing.th")
@@ -265,6 +277,20 @@ def test_published_transformers_configurations(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(stereo))
     assert read_transformers_config(path) == CONFIGS["encodec_48khz"]
+    musicgen = {
+        "model_type": "encodec",
+        "target_bandwidths": [2.2],
+        "sampling_rate": 32000,
+        "codebook_dim": 128,
+        "codebook_size": 2048,
+        "num_filters": 64,
+        "upsampling_ratios": [8, 5, 4, 4],
+        "pad_mode": "reflect",
+        "use_causal_conv": False,
+        "use_conv_shortcut": False,
+    }
+    path.write_text(json.dumps(musicgen))
+    assert read_transformers_config(path) == CONFIGS["encodec_32khz"]
     path.write_text(json.dumps({"model_type": "encodec", "use_conv_shortcut": False}))
     config = read_transformers_config(path)
     assert config.true_skip and config.name == tmp_path.name

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from encodec_fast.models.config import CONFIGS
+from encodec_fast.models.config import CONFIGS, ModelConfig
 
 CODEBOOKS = {
     "encodec_24khz": {1.5: 2, 3: 4, 6: 8, 12: 16, 24: 32},
@@ -16,6 +16,8 @@ CODEBOOKS = {
     "stereo_48khz": {3: 2, 6: 4, 12: 8, 24: 16},
     "stereo_48khz_large": {3: 2, 6: 4, 12: 8, 24: 16},
     "nano_24khz": {1.5: 2, 3: 4, 6: 8, 12: 16},
+    "encodec_32khz": {2.2: 4},
+    "encodec_16khz": {2.2: 4},
 }
 
 
@@ -24,7 +26,11 @@ def test_codebooks_of_every_bandwidth(name: str) -> None:
     config = CONFIGS[name]
     assert {bandwidth: config.n_q(bandwidth) for bandwidth in config.bandwidths} == CODEBOOKS[name]
     assert config.n_q() == config.n_codebooks == max(CODEBOOKS[name].values())
-    assert config.codebook_bits == 10
+    assert config.codebook_bits == (11 if CODEBOOKS[name] == {2.2: 4} else 10)
+
+
+def test_every_known_configuration_is_in_the_tables() -> None:
+    assert set(CODEBOOKS) == set(CONFIGS)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,8 @@ def test_codebooks_of_every_bandwidth(name: str) -> None:
         ("stereo_48khz", 320, 150, None, None),
         ("stereo_48khz_large", 320, 150, None, None),
         ("nano_24khz", 320, 75, None, None),
+        ("encodec_32khz", 640, 50, None, None),
+        ("encodec_16khz", 320, 50, None, None),
     ],
 )
 def test_rates_and_segments(
@@ -43,6 +51,42 @@ def test_rates_and_segments(
     config = CONFIGS[name]
     assert (config.hop, config.frame_rate) == (hop, frame_rate)
     assert (config.segment_length, config.segment_stride) == (length, stride)
+
+
+@pytest.mark.parametrize(
+    ("config", "encoder", "decoder"),
+    [
+        (CONFIGS["encodec_24khz"], 7_425_792, 7_426_018),
+        (replace(CONFIGS["encodec_24khz"], true_skip=True), 7_337_792, 7_338_018),
+        (CONFIGS["encodec_32khz"], 28_441_984, 28_442_690),
+        (CONFIGS["encodec_16khz"], 28_409_216, 28_409_922),
+    ],
+    ids=["encodec_24khz", "audiocraft's 24 kHz", "encodec_32khz", "encodec_16khz"],
+)
+def test_parameters_as_counted_in_the_released_models(
+    config: ModelConfig, encoder: int, decoder: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    from encodec_fast.models.encodec import EncodecModel
+
+    with torch.device("meta"):
+        model = EncodecModel(config)
+    assert sum(parameter.numel() for parameter in model.encoder.parameters()) == encoder
+    assert sum(parameter.numel() for parameter in model.decoder.parameters()) == decoder
+    assert not list(model.quantizer.parameters())
+
+
+def test_shapes_tell_the_configurations_apart() -> None:
+    torch = pytest.importorskip("torch")
+    from encodec_fast.models.encodec import EncodecModel
+
+    seen: dict[str, str] = {}
+    for config in CONFIGS.values():
+        with torch.device("meta"):
+            state = EncodecModel(config).state_dict()
+        shapes = str({key: list(value.shape) for key, value in state.items()})
+        assert shapes not in seen, f"{config.name} has the shapes of {seen[shapes]}"
+        seen[shapes] = config.name
 
 
 @pytest.mark.parametrize("bandwidth", [0, 2, 24.0, -6, float("nan")])

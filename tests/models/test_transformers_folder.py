@@ -105,3 +105,25 @@ def test_segments_and_scales(tmp_path: Path) -> None:
             last_frame_pad_length=expected.last_frame_pad_length,
         )[0]
         torch.testing.assert_close(model.decode(frames), audio, rtol=0, atol=1e-5)
+
+
+def test_the_codec_of_musicgen(tmp_path: Path) -> None:
+    """All of its settings but the sizes."""
+    small = {"num_filters": 4, "hidden_size": 16, "num_lstm_layers": 2}
+    settings: dict[str, Any] = {
+        "target_bandwidths": [2.2],
+        "sampling_rate": 32000,
+        "codebook_size": 2048,
+        "upsampling_ratios": [8, 5, 4, 4],
+        "use_causal_conv": False,
+        "use_conv_shortcut": False,
+    }
+    torch.manual_seed(12)
+    hf = transformers.EncodecModel(transformers.EncodecConfig(**small, **settings)).eval()
+    for layer in hf.quantizer.layers:
+        layer.codebook.embed.normal_(std=0.1)
+    assert len(hf.quantizer.layers) == 4
+    hf.save_pretrained(tmp_path)
+    for length in (1, 639, 640, 641, 20001):
+        assert_same(hf, tmp_path, 0.3 * torch.randn(1, 1, length))
+    assert load_checkpoint(tmp_path).config.n_q(2.2) == 4
