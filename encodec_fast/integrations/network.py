@@ -18,8 +18,8 @@ from encodec_fast.segments import SEGMENT_LANES
 class Network:
     """Runs a graph on float32 [batch, channels, rows]; may serve many threads at once.
 
-    What a signal gives depends neither on the batch nor on the threads. Graphs that stream take signals
-    in blocks, so that what lies between their operations does not grow with the length.
+    What a signal gives depends neither on the batch nor on the threads. Graphs that stream take
+    signals in blocks, so that what lies between their operations does not grow with the length.
     """
 
     def __init__(self, graph: _native.Graph) -> None:
