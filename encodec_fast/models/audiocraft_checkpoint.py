@@ -89,10 +89,11 @@ _OMEGACONF = (
     *("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"),
     *("omegaconf.nodes.AnyNode", "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata"),
 )
+_TYPES = ("typing.Any", *(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str")))
+# Types are only named in a configuration, never called: _Node stands for those, too.
 _HARMLESS: list[Any] = [
-    *((_Node, name) for name in (*_OMEGACONF, "typing.Any")),
+    *((_Node, name) for name in (*_OMEGACONF, *_TYPES)),
     (_plain_dict, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (dict, list, int, float, bool, str)),
 ]
 
 

@@ -281,6 +281,27 @@ def test_foreign_objects_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / PATH)
 
 
+class Call:
+    """Unpickling it would call `function`, which a configuration may name."""
+
+    def __init__(self, function: Any, argument: Any) -> None:
+        self.function, self.argument = function, argument
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        return self.function, (self.argument,)
+
+
+@pytest.mark.parametrize("function", [str, list, int, dict])
+def test_types_that_configurations_name_are_not_called(function: Any, tmp_path: Path) -> None:
+    """The text of these lists would fill any memory."""
+    nested: list[Any] = []
+    for _ in range(64):
+        nested = [nested, nested]
+    torch.save({"xp.cfg": Call(function, nested), "best_state": {}}, tmp_path / PATH)
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / PATH)
+
+
 def test_a_pickled_configuration_is_plain(tmp_path: Path) -> None:
     """Settings of omegaconf's own objects: equal, resolved, refused alike."""
     omegaconf = pytest.importorskip("omegaconf")
