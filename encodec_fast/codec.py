@@ -31,8 +31,7 @@ class Codec:
 
     Attributes: name, sample_rate (Hz), channels, hop (samples per frame), bandwidths (kbps),
     n_codebooks, codebook_size, codebook_bits, normalize, segment_length and segment_stride
-    (samples, or None: then streams exist), causal (whether a frame waits for no later samples, a
-    mirrored start aside), threads.
+    (samples; None: streams exist), causal (frames wait for no later samples), threads.
     """
 
     def __init__(
@@ -211,15 +210,14 @@ class Codec:
     def stream_encoder(
         self, bandwidth: float | None = 6.0, batch: int | None = None, start: str = "exact"
     ) -> StreamEncoder:
-        """A live stream of a model without segments, or `batch` of them (1..65536), of which any
-        subset advances at once and shares each read of the weights.
+        """A live stream of a model without segments, or `batch` (1..65536), any of which advance
+        at once and share each read of the weights.
 
         start "exact" gives the codes of the whole recording (models whose padding mirrors the
         signal then need their first frames, 2240 samples at 24 kHz, before any code appears);
-        "low_latency" starts from silence, so each hop of samples gives a frame at once, with other
-        codes in the first frames (docs/determinism.md). A model that is not causal has the exact
-        start alone, and its frames wait for `delay` later samples (an attribute of the stream).
-        Raises ValueError for a model that codes segments, another batch, and another start.
+        "low_latency", for causal models, starts from silence: each hop gives a frame at once, with
+        other codes in the first ones (docs/determinism.md). Frames of other models wait for `delay`
+        samples (an attribute). Raises ValueError for segmented models and other batches and starts.
         """
         return StreamEncoder(self.program, self.n_q(bandwidth), batch, start)
 

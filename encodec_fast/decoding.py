@@ -31,7 +31,7 @@ def decoded(
 ) -> Iterator[Audio]:
     """Samples float32 [channels, n] from `start` on, for `duration` (None: to the end), in seconds.
 
-    Lost frames are silent. Without `exact` a causal model begins PREROLL_SECONDS before `start`,
+    Lost frames are silent. Without `exact` a model without segments begins PREROLL_SECONDS earlier,
     which differs a little from the decode of the whole recording. live: blocks hold whole frames as
     soon as they are there, so that the last one may reach beyond the recording's end. Raises
     ValueError for a range that does not begin in the recording, for damage where `strict`, and what

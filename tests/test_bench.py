@@ -11,7 +11,7 @@ from programs import DIMENSION, ENTRIES, HOP, describe, tiny_program
 
 from encodec_fast import __version__, bench, cli, store
 
-KINDS = ["reflect", "constant", "segments"]
+KINDS = ["reflect", "constant", "ahead", "segments"]
 SECONDS = 0.2
 SAMPLES = 1600  # of them, at 8 kHz; no whole number of frames
 
@@ -151,7 +151,7 @@ def test_times_of_zero_have_no_rate() -> None:
         (["--seconds", "601"], "found 601"),
         (["--seconds", "1e300"], "found 1e+300"),
         (["--frames", "--seconds", "0.0001"], "seconds: expected at least one frame (0.00075)"),
-        (["--frames", "-m", "./tiny_segments.safetensors"], "frames: tiny_segments codes whole"),
+        (["--frames", "-m", "./tiny_segments.safetensors"], "frames: tiny_segments is not causal"),
     ],
 )
 def test_errors(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

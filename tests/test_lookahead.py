@@ -112,6 +112,17 @@ def test_files(tmp_path: Path, program: Path, length: int, threads: int) -> None
         tmp_path / "a.ecdc", tmp_path / "b.wav", model=program, encoding="float32"
     )
     assert np.array_equal(soundfile.read(tmp_path / "b.wav", dtype="float32")[0].T, heard)
+    files.decompress_file(
+        tmp_path / "a.ecdc",
+        tmp_path / "c.wav",
+        model=program,
+        encoding="float32",
+        start=length / 2 / codec.sample_rate,
+        duration=0.05,
+        exact=True,
+    )
+    part = soundfile.read(tmp_path / "c.wav", dtype="float32", always_2d=True)[0].T
+    assert np.array_equal(part, heard[:, round(length / 2) :][:, :400])
     version_0 = codec.compress(wav, version=0)
     assert np.array_equal(codec.decompress(version_0), heard)
 

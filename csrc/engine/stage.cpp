@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <stdexcept>
-#include <string>
 
 #include "dispatch.h"
 
