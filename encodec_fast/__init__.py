@@ -1,6 +1,7 @@
 """encodec_fast: the EnCodec neural audio codec on a native core, without PyTorch at run time."""
 
 from encodec_fast._native import cpu_info
+from encodec_fast.batch.reading import load_tokens
 from encodec_fast.codec import Codec, decompress
 from encodec_fast.codes import Codes
 from encodec_fast.container import DamageWarning
@@ -30,4 +31,5 @@ __all__ = [
     "cpu_info",
     "decompress",
     "decompress_file",
+    "load_tokens",
 ]
