@@ -23,6 +23,7 @@ TIERS = {
     "_core": 0,
     "_native": 1,
     "output": 2,
+    "sources": 2,
     "store": 2,
     "tensor_file": 2,
     "lanes": 3,
