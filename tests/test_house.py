@@ -58,6 +58,7 @@ TIERS = {
     "cli_models": 21,
     "evaluation": 21,
     "cli_evaluation": 22,
+    "cli_tokenize": 22,
     "cli_training": 22,
     "cli": 23,
     "__main__": 24,
