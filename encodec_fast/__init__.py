@@ -1,7 +1,8 @@
 """encodec_fast: the EnCodec neural audio codec on a native core, without PyTorch at run time."""
 
+from typing import TYPE_CHECKING, Any
+
 from encodec_fast._native import cpu_info
-from encodec_fast.batch.reading import load_tokens
 from encodec_fast.codec import Codec, decompress
 from encodec_fast.codes import Codes
 from encodec_fast.container import DamageWarning
@@ -15,7 +16,19 @@ from encodec_fast.entropy import (
 from encodec_fast.files import decompress_file
 from encodec_fast.store import ModelNotFoundError
 
+if TYPE_CHECKING:
+    from encodec_fast.batch.reading import load_tokens
+    from encodec_fast.batch.tokenize import tokenize
+    from encodec_fast.batch.tokens import Tokens
+
 __version__ = "0.1.0"
+
+# Loaded when they are asked for: start-up time.
+_LATER = {
+    "Tokens": "encodec_fast.batch.tokens",
+    "load_tokens": "encodec_fast.batch.reading",
+    "tokenize": "encodec_fast.batch.tokenize",
+}
 
 __all__ = [
     "ArithmeticDecoder",
@@ -26,10 +39,20 @@ __all__ = [
     "ModelNotFoundError",
     "RangeDecoder",
     "RangeEncoder",
+    "Tokens",
     "__version__",
     "cdf_from_probabilities",
     "cpu_info",
     "decompress",
     "decompress_file",
     "load_tokens",
+    "tokenize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'encodec_fast' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATER[name]), name)
