@@ -78,6 +78,9 @@ class Job:
         check_identity(self._out, self._identity)
         if not self._manifest.exists():
             return None
+        if self._state.exists():  # a kill has left it
+            with contextlib.suppress(OSError), _locked(self._state / "lock"):
+                self._clear()
         return self._report()
 
     def __enter__(self) -> Job:
@@ -85,7 +88,11 @@ class Job:
         self._lock = _locked(self._state / "lock")
         try:
             write_identity(self._state, self._identity)
-            check_identity(self._out, self._identity)  # again: another job may have begun
+            try:
+                check_identity(self._out, self._identity)  # again: another job may have begun
+            except ValueError:
+                self._clear()
+                raise
             if self._manifest.exists():
                 self._restore()
             self._load()
@@ -145,6 +152,7 @@ class Job:
             self._identity,
             self._codec.sample_rate,
             shards,
+            self._state,
         )
         self._clear()
         return self._report()

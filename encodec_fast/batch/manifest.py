@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -64,27 +65,32 @@ def check_identity(out: Path, identity: dict[str, Any]) -> None:
     OSError for what is no folder."""
     if not out.exists():
         return
-    names = os.listdir(out)  # noqa: PTH208 - raises NotADirectoryError here, not later
+    names = [name for name in os.listdir(out) if not name.startswith(".")]  # noqa: PTH208 - a list
     known = sorted(out.glob(MANIFEST.format("*"))) + sorted(out.glob(f"{STATE}/*/{_IDENTITY}"))
-    if names and not known and STATE not in names:
+    if names and not known:
         raise ValueError(
             f"output {out}: expected a new or empty folder, or one of an earlier run; "
             f"found others' files ({sorted(names)[0]})"
         )
     for path in known:
-        try:
-            found = json.loads(path.read_bytes())
-            found = found.get("identity", found)
-            differing = [name for name in identity if found.get(name) != identity[name]]
-        except FileNotFoundError:  # of a job that has just finished
-            continue
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path}: not a manifest of tokenize: {error}") from None
-        if differing:
-            told = "; ".join(
-                f"{name}: expected {identity[name]}, found {found.get(name)}" for name in differing
-            )
-            raise ValueError(f"output {out}: is of another run ({told})")
+        with contextlib.suppress(FileNotFoundError):  # of a job that has just finished
+            check_document(str(out), str(path), path.read_bytes(), identity)
+
+
+def check_document(out: str, path: str, data: bytes, identity: dict[str, Any]) -> None:
+    """Raises ValueError where `data`, the manifest or identity at `path` in the output folder
+    `out`, is of another run."""
+    try:
+        found = json.loads(data)
+        found = found.get("identity", found)
+        differing = [name for name in identity if found.get(name) != identity[name]]
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a manifest of tokenize: {error}") from None
+    if differing:
+        told = "; ".join(
+            f"{name}: expected {identity[name]}, found {found.get(name)}" for name in differing
+        )
+        raise ValueError(f"output {out}: is of another run ({told})")
 
 
 def write_identity(state: Path, identity: dict[str, Any]) -> None:
@@ -100,9 +106,13 @@ def write_manifest(
     identity: dict[str, Any],
     sample_rate: int,
     shards: Iterable[dict[str, Any]],
+    scratch: Path,
 ) -> None:
-    """Writes the list of failures and the manifest, which makes the job a finished one. `shards`
-    are records of a shard's files and failures, taken one by one. Raises OSError."""
+    """Writes the list of failures and the manifest, which makes the job a finished one.
+
+    shards: records of a shard's files and failures, taken one by one; scratch: a folder beside
+    `path` for what is not whole yet. Raises OSError.
+    """
     about = {
         "package": encodec_fast.__version__,
         "identity": identity,
@@ -112,11 +122,10 @@ def write_manifest(
         "sample_rate": sample_rate,
     }
     counts = {"items": 0, "samples": 0, "failed": 0}
+    parts = scratch / "manifest", scratch / "failed"
     with (
-        OutputFile(path, overwrite=True) as manifest,
-        OutputFile(failed, overwrite=True) as failures,
-        manifest.path.open("w", encoding="utf-8") as file,
-        failures.path.open("w", encoding="utf-8") as lines,
+        parts[0].open("w", encoding="utf-8") as file,
+        parts[1].open("w", encoding="utf-8") as lines,
     ):
         file.write(json.dumps(about, indent=1).removesuffix("\n}") + ',\n "files": [')
         separator = "\n"
@@ -133,6 +142,8 @@ def write_manifest(
         hours = counts["samples"] / sample_rate / 3600
         rest = ", ".join(f'"{name}": {count}' for name, count in counts.items())
         file.write(f'\n ],\n {rest}, "hours": {hours:.6f}\n}}\n')
+    listed.replace(failed)
+    whole.replace(path)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

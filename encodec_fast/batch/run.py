@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -59,23 +60,25 @@ def run_locally(
         guesses = {item.key: item.seconds for item in pending}
         coded, seconds, failed, done = 0, 0.0, 0, 0.0
         n_q = codec.n_q(settings.bandwidth)
-        for outcome in coded_items(codec.program, n_q, pending, settings.threads):
-            outcome = job.add(outcome)
-            done += guesses[outcome.key]
-            if isinstance(outcome, Failure):
-                failed += 1
-            else:
-                coded += 1
-                seconds += outcome.audio_length / outcome.sample_rate
-            if progress is not None:
-                progress(Progress(seconds, failed, done / total))
+        outcomes = coded_items(codec.program, n_q, pending, settings.threads)
+        with contextlib.closing(outcomes):  # an error or interrupt here ends the threads too
+            for outcome in outcomes:
+                recorded = job.add(outcome)
+                done += guesses[recorded.key]
+                if isinstance(recorded, Failure):
+                    failed += 1
+                else:
+                    coded += 1
+                    seconds += recorded.audio_length / recorded.sample_rate
+                if progress is not None:
+                    progress(Progress(seconds, failed, done / total))
         report = job.finish()
     return replace(report, resumed=report.items - coded, seconds=time.monotonic() - started)
 
 
 def coded_items(
     program: Program, n_q: int, items: Sequence[Item], threads: int
-) -> Iterator[Tokens | Failure]:
+) -> Generator[Tokens | Failure, None, None]:
     """The tokens of all items, on `threads` threads, as they are done. No thread is left when the
     iteration ends, also by an error or an interrupt."""
     following = _Shared(longest_first(list(items)))

@@ -35,7 +35,7 @@ def tokenize(
     sources: see batch.sources.list_items: a folder, pattern, file, manifest, archive, table, URL or
     datasets.Dataset, or several; codec: or the name of a model or a program file; bandwidth: kbps,
     None for all codebooks; format: npy, safetensors, parquet, webdataset or ecdc (docs/tokens.md);
-    threads: default one for each core; shard: (i, n), the job i of n, from 0, which share `out`;
+    threads: default one for each core (of an actor on a cluster: one); shard: (i, n), the job i of n, from 0, which share `out`;
     shard_size: items of an output file; audio_column: of tables; engine: "local", or "ray" for a
     cluster; progress: called as items end.
 
@@ -49,6 +49,8 @@ def tokenize(
         raise ValueError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
     if engine == "ray" and isinstance(codec, Codec):
         raise ValueError("codec: engine ray needs a name or a program file, which workers load")
+    if threads is None:
+        threads = available_threads() if engine == "local" else 1
     model = codec.name if isinstance(codec, Codec) else os.fspath(codec)
     settings = Settings(
         model=model,
@@ -56,7 +58,7 @@ def tokenize(
         format=format,
         shard=shard,
         shard_size=shard_size,
-        threads=available_threads() if threads is None else threads,
+        threads=threads,
         audio_column=audio_column,
     )
     loaded = codec if isinstance(codec, Codec) else Codec.load(codec)
