@@ -74,6 +74,7 @@ DEFERRED = {
     "evaluation": {"models.checkpoints", "models.export"},
     "models": set(),
     "training": {"codec", "models.export"},
+    "batch": {"__version__"},
 }
 TORCH = {"torch", "torchaudio", "transformers", "encodec", "audiocraft"}
 

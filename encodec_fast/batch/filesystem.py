@@ -72,7 +72,7 @@ def files_in(folder: str) -> Iterator[Found]:
         found = system.find(inside, detail=True)
         for path, about in found.items():
             below = posixpath.relpath(path, inside.rstrip("/") or "/")
-            if not any(part.startswith(".") for part in below.split("/")):
+            if not _is_hidden(below):
                 yield Found(system.unstrip_protocol(path), below, int(about.get("size") or 0))
         return
     for file in files_below(Path(folder)):
@@ -85,7 +85,7 @@ def files_in(folder: str) -> Iterator[Found]:
 
 def matches(pattern: str) -> Iterator[Found]:
     """What a pattern (`*`, `?`, `[...]`, `**` for folders of any depth) matches, below the folder
-    before its first wildcard; in the order of names."""
+    before its first wildcard, but hidden files; in the order of names."""
     parts = re.split(r"[\\/]" if os.name == "nt" else "/", pattern)
     fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
     if is_remote(pattern):
@@ -93,11 +93,13 @@ def matches(pattern: str) -> Iterator[Found]:
         root = "/".join(system.unstrip_protocol(inside).split("/")[: -len(parts) + fixed])
         for path in sorted(system.glob(inside)):
             full = system.unstrip_protocol(path)
-            yield Found(full, posixpath.relpath(full, root), 0)
+            if not _is_hidden(below := posixpath.relpath(full, root)):
+                yield Found(full, below, 0)
         return
     folder = Path("/".join(parts[:fixed]) or ("/" if fixed else "."))
     for match in sorted(folder.glob("/".join(parts[fixed:]))):
-        yield Found(str(match), match.relative_to(folder).as_posix(), 0)
+        if not _is_hidden(below := match.relative_to(folder).as_posix()):
+            yield Found(str(match), below, 0)
 
 
 def is_pattern(path: str) -> bool:
@@ -115,6 +117,10 @@ def open_binary(path: str) -> Iterator[IO[bytes]]:
     system, inside = _remote(path)
     with system.open(inside, "rb") as stream:
         yield stream
+
+
+def _is_hidden(below: str) -> bool:
+    return any(part.startswith(".") for part in below.split("/"))
 
 
 def _remote(path: str) -> tuple[Any, str]:

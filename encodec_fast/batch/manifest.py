@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import encodec_fast
 from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.items import Item
 from encodec_fast.batch.settings import Settings
@@ -113,8 +112,10 @@ def write_manifest(
     shards: records of a shard's files and failures, taken one by one; scratch: a folder beside
     `path` for what is not whole yet. Raises OSError.
     """
+    from encodec_fast import __version__  # of the package that is built on this module
+
     about = {
-        "package": encodec_fast.__version__,
+        "package": __version__,
         "identity": identity,
         "model": identity["model"],
         "model_hash": identity["model_hash"],
@@ -122,11 +123,8 @@ def write_manifest(
         "sample_rate": sample_rate,
     }
     counts = {"items": 0, "samples": 0, "failed": 0}
-    parts = scratch / "manifest", scratch / "failed"
-    with (
-        parts[0].open("w", encoding="utf-8") as file,
-        parts[1].open("w", encoding="utf-8") as lines,
-    ):
+    whole, listed = scratch / "manifest", scratch / "failed"
+    with whole.open("w", encoding="utf-8") as file, listed.open("w", encoding="utf-8") as lines:
         file.write(json.dumps(about, indent=1).removesuffix("\n}") + ',\n "files": [')
         separator = "\n"
         for shard in shards:

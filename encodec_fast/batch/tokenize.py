@@ -35,9 +35,9 @@ def tokenize(
     sources: see batch.sources.list_items: a folder, pattern, file, manifest, archive, table, URL or
     datasets.Dataset, or several; codec: or the name of a model or a program file; bandwidth: kbps,
     None for all codebooks; format: npy, safetensors, parquet, webdataset or ecdc (docs/tokens.md);
-    threads: default one for each core (of an actor on a cluster: one); shard: (i, n), the job i of n, from 0, which share `out`;
-    shard_size: items of an output file; audio_column: of tables; engine: "local", or "ray" for a
-    cluster; progress: called as items end.
+    threads: default one for each core (of each actor on a cluster: one); shard: (i, n), the job i
+    of n, from 0, which share `out`; shard_size: items of an output file; audio_column: of tables;
+    engine: "local", or "ray" for a cluster; progress: called as items end.
 
     Each recording gets the codes that it has alone. One that cannot be coded is a failure in the
     report, and does not end the run. A call that was ended, even by a kill, is taken up where it
