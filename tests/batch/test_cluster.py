@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,18 @@ def test_no_room_for_the_output(machines: Machines, items: list[Item], tmp_path:
     with pytest.raises(OSError, match=r"^output full://.*/out: .*No space left on device"):
         run_on_ray(items[:5], f"full://{tmp_path}/out", how)
     assert not list((tmp_path / "out").glob("tokens*"))
+
+
+def test_a_job_without_items(items: list[Item], tmp_path: Path) -> None:
+    how = replace(settings(tmp_path, "safetensors"), shard=(4, 5))
+    report = run_on_ray(items[:3], str(tmp_path / "out"), how)
+    run_locally(items[:3], tmp_path / "local", Codec.load(how.model), how)
+    assert report.items == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+
+
+def test_without_ray(items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"encodec-fast\[ray\]"):
+        run_on_ray(items, str(tmp_path / "out"), settings(tmp_path, "npy"))
+    assert not (tmp_path / "out").exists()
