@@ -21,7 +21,7 @@ MANIFEST = "manifest{}.json"
 FAILED = "failed{}.jsonl"
 VERSION = 1
 STATE = ".tokenize"
-_IDENTITY = "identity.json"
+IDENTITY = "identity.json"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def check_identity(out: Path, identity: dict[str, Any]) -> None:
     if not out.exists():
         return
     names = [name for name in os.listdir(out) if not name.startswith(".")]  # noqa: PTH208 - a list
-    known = sorted(out.glob(MANIFEST.format("*"))) + sorted(out.glob(f"{STATE}/*/{_IDENTITY}"))
+    known = sorted(out.glob(MANIFEST.format("*"))) + sorted(out.glob(f"{STATE}/*/{IDENTITY}"))
     if names and not known:
         raise ValueError(
             f"output {out}: expected a new or empty folder, or one of an earlier run; "
@@ -94,7 +94,7 @@ def check_document(out: str, path: str, data: bytes, identity: dict[str, Any]) -
 
 def write_identity(state: Path, identity: dict[str, Any]) -> None:
     """Claims an output folder for a run. Raises OSError where it cannot be written."""
-    with OutputFile(state / _IDENTITY, overwrite=True) as output:
+    with OutputFile(state / IDENTITY, overwrite=True) as output:
         output.path.write_text(json.dumps(identity), encoding="utf-8")
 
 
