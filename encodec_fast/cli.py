@@ -27,7 +27,7 @@ _AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 0, 1 for errors, 2 for wrong
-    usage, 3 for a damaged file of which the rest was written."""
+    usage, 3 for a damaged file of which the rest was written, and for recordings that failed."""
     args = _parser().parse_args(arguments)
     return run(lambda: args.command(args))
 

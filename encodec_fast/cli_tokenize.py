@@ -70,10 +70,13 @@ def add_tokenize(commands: Any, model: str, bandwidth: float) -> None:
 
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
-    return int(index), int(count)  # argparse tells of a ValueError
+    try:
+        return int(index), int(count)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected I/N, found {text!r}") from None
 
 
-def _tokenize(args: argparse.Namespace) -> None:
+def _tokenize(args: argparse.Namespace) -> int:
     from encodec_fast.batch.settings import SHARD_SIZE  # only here: start-up time
     from encodec_fast.batch.tokenize import tokenize
 
@@ -105,8 +108,7 @@ def _tokenize(args: argparse.Namespace) -> None:
         say(f"failed: {one_line(failure.source)}: {one_line(failure.reason)}")
     if len(report.failures) > _SHOWN_FAILURES:
         say(f"{len(report.failures) - _SHOWN_FAILURES} more failures are listed in {args.out}")
-    if report.failures:
-        sys.exit(FAILED_STATUS)
+    return FAILED_STATUS if report.failures else 0
 
 
 @contextlib.contextmanager

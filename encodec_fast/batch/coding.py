@@ -100,9 +100,11 @@ def _outcome(program: Program, recording: _Reading) -> Tokens | Failure:
             segment_frames.append(0)
         segment_frames[-1] += piece.codes.shape[1]
     scales = [piece.scale for piece in recording.pieces if piece.start]
+    codes = np.concatenate([piece.codes for piece in recording.pieces], axis=1)
+    recording.pieces.clear()  # those of a long one are as large again
     return Tokens(
         key=item.key,
-        codes=np.concatenate([piece.codes for piece in recording.pieces], axis=1),
+        codes=codes,
         segment_frames=tuple(segment_frames),
         scales=np.array(scales, np.float32) if header.normalize else None,
         audio_length=recording.length,

@@ -131,12 +131,12 @@ class Job:
         OSError where that cannot be written."""
         shard = self._places[outcome.key] // self._settings.shard_size
         try:
-            about, data = self._described(outcome)
+            record = self._record(outcome)
         except ValueError as error:
             outcome = Failure(outcome.key, outcome.source, f"{self._format.name}: {error}")
-            about, data = self._described(outcome)
+            record = self._record(outcome)
         records = self._records.setdefault(shard, {})
-        records[outcome.key] = self._journal(shard).append(about, data)
+        records[outcome.key] = self._journal(shard).append(*record)
         self._close_if_complete(shard)
         return outcome
 
@@ -157,16 +157,16 @@ class Job:
         self._clear()
         return self._report()
 
-    def _described(self, outcome: Tokens | Failure) -> tuple[dict[str, Any], bytes]:
+    def _record(self, outcome: Tokens | Failure) -> tuple[Any, ...]:
         """The record of what became of an item, whose file is written, if it is to have its own."""
         if isinstance(outcome, Failure):
-            return {"key": outcome.key, "source": outcome.source, "failed": outcome.reason}, b""
+            return ({"key": outcome.key, "source": outcome.source, "failed": outcome.reason},)
         describe(outcome)
         if not self._format.per_item:
             return pack_tokens(outcome)
         name = file_name(outcome.key, self._format.suffix)
         entry = self._publish(name, [outcome])
-        return {**entry, "key": outcome.key, "items": 1, "samples": outcome.audio_length}, b""
+        return ({**entry, "key": outcome.key, "items": 1, "samples": outcome.audio_length},)
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class Record(NamedTuple):
     """A record's JSON object, the bytes behind it, and where it begins in the file."""
 
     about: dict[str, Any]
-    data: bytes
+    data: memoryview
     offset: int
 
 
@@ -57,16 +57,18 @@ class Journal:
             raise ValueError(f"{self.path}: damaged at byte {offset}: run the command again")
         return record
 
-    def append(self, about: dict[str, Any], data: bytes = b"") -> int:
-        """Adds a record, and returns where it begins. Raises OSError where it cannot be written."""
+    def append(self, about: dict[str, Any], *data: Any) -> int:
+        """Adds a record of what can be JSON and of buffers of bytes, and returns where it begins.
+        Raises OSError where it cannot be written."""
         text = json.dumps(about).encode()
-        body = _JSON.pack(len(text)) + text + data
+        body = b"".join([_JSON.pack(len(text)), text, *data])
         with naming(str(self.path)), self.path.open("ab", buffering=0) as file:
             offset = file.tell()
-            rest = memoryview(_HEAD.pack(len(body), _native.crc32c(body)) + body)
             try:
-                while rest:
-                    rest = rest[file.write(rest) :]
+                for part in (_HEAD.pack(len(body), _native.crc32c(body)), body):
+                    rest = memoryview(part)
+                    while rest:
+                        rest = rest[file.write(rest) :]
             except OSError:  # the disk is full, say
                 file.truncate(offset)
                 raise
@@ -88,13 +90,13 @@ def _read(file: Any) -> Record | None:
             body = file.read(size)
             end = _JSON.size + _JSON.unpack_from(body)[0]
             if _native.crc32c(body) == checksum and end <= size:
-                return Record(json.loads(body[_JSON.size : end]), body[end:], offset)
+                return Record(json.loads(body[_JSON.size : end]), memoryview(body)[end:], offset)
     file.seek(offset)
     return None
 
 
-def pack_tokens(tokens: Tokens) -> tuple[dict[str, Any], bytes]:
-    """Tokens as a record, without the model, which is the run's."""
+def pack_tokens(tokens: Tokens) -> tuple[Any, ...]:
+    """Tokens as a record, without the model, which is the run's: what `append` takes."""
     about = {
         "key": tokens.key,
         "source": tokens.source,
@@ -104,15 +106,16 @@ def pack_tokens(tokens: Tokens) -> tuple[dict[str, Any], bytes]:
         "samples": tokens.audio_length,
         "extra": {name: len(data) for name, data in tokens.extra.items()},
     }
-    scales = b"" if tokens.scales is None else tokens.scales.astype("<f4").tobytes()
-    return about, b"".join([tokens.codes.astype("<u2").tobytes(), scales, *tokens.extra.values()])
+    codes = np.ascontiguousarray(tokens.codes, "<u2")
+    scales = () if tokens.scales is None else (np.ascontiguousarray(tokens.scales, "<f4"),)
+    return about, codes, *scales, *tokens.extra.values()
 
 
 def unpack_tokens(record: Record, sample_rate: int, model: str, model_hash: str) -> Tokens:
     """The inverse of pack_tokens, with the run's model."""
     about, data = record.about, record.data
     n_q, frames = about["shape"]
-    codes = np.frombuffer(data, "<u2", n_q * frames).reshape(n_q, frames).astype(np.uint16)
+    codes = np.frombuffer(data, "<u2", n_q * frames).astype(np.uint16, copy=False)
     at = 2 * n_q * frames
     scales = None
     if about["scales"]:
@@ -121,11 +124,11 @@ def unpack_tokens(record: Record, sample_rate: int, model: str, model_hash: str)
         at += 4 * count
     extra = {}
     for name, size in about["extra"].items():
-        extra[name] = data[at : at + size]
+        extra[name] = bytes(data[at : at + size])
         at += size
     return Tokens(
         key=about["key"],
-        codes=codes,
+        codes=codes.reshape(n_q, frames),
         segment_frames=tuple(about["segment_frames"]),
         scales=scales,
         audio_length=about["samples"],
