@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from encodec_fast.batch.cluster_output import ClusterOutput
@@ -93,7 +94,7 @@ def _coded_shards(
     # A block a shard: what a worker takes at a time, and what is done again when it dies.
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         ShardCoder,
-        fn_constructor_args=(settings, output.folder, output.state, program),
+        fn_constructor_args=(settings, output.folder, output.state, program, str(Path.cwd())),
         num_cpus=settings.threads,
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
