@@ -10,6 +10,9 @@ from encodec_fast.batch.formats import FORMATS
 from encodec_fast.batch.sources import AUDIO_COLUMN
 
 SHARD_SIZE = 1000
+# The description of all items of a safetensors shard has to fit into the header of 32 MiB.
+MAX_SHARD_SIZE = 20_000
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"format: expected {', '.join(FORMATS)}, found {self.format!r}")
-        for name in ("shard_size", "threads"):
-            if not _is_integer(getattr(self, name)) or getattr(self, name) < 1:
-                found = getattr(self, name)
-                raise ValueError(f"{name}: expected an integer of at least 1, found {found!r}")
+        for name, most in (("shard_size", MAX_SHARD_SIZE), ("threads", MAX_THREADS)):
+            found = getattr(self, name)
+            if not _is_integer(found) or not 1 <= found <= most:
+                raise ValueError(f"{name}: expected an integer in 1..{most}, found {found!r}")
         shard = self.shard
         if (
             not isinstance(shard, tuple)
