@@ -28,7 +28,7 @@ from encodec_fast.codec import Codec
 ray = pytest.importorskip("ray", reason="engine ray needs the extra ray")
 pytest.importorskip("ray.data", reason="engine ray needs the extra ray")
 fsspec = pytest.importorskip("fsspec", reason="engine ray needs the extra ray")
-from object_stores import FullStore, ObjectStore  # noqa: E402 - needs fsspec
+from object_stores import FullStore, MeetingStore, ObjectStore  # noqa: E402 - needs fsspec
 
 # So that a node is missed sooner than after a quarter of a minute.
 _HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
@@ -110,6 +110,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_worker_killed_and_a_node_lost_in_mid_run(
     machines: Machines, items: list[Item], tmp_path: Path
 ) -> None:
+    fsspec.register_implementation("meeting", MeetingStore, clobber=True)
     how = settings(tmp_path, "webdataset")
     local = run_locally(items, tmp_path / "local", Codec.load(how.model), how)
     killed: list[int] = []
@@ -125,7 +126,7 @@ def test_a_worker_killed_and_a_node_lost_in_mid_run(
             lost.extend(machines.workers(node))
             machines.cluster.remove_node(node, allow_graceful=False)
 
-    report = run_on_ray(items, f"file://{tmp_path}/out", how, progress=disturb)
+    report = run_on_ray(items, f"meeting://{tmp_path}/out", how, progress=disturb)
     assert killed and lost
     assert (report.items, report.failures) == (local.items, local.failures)
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
