@@ -22,7 +22,7 @@ from encodec_fast.batch.shard_coder import ShardCoder
 from encodec_fast.codec import Codec
 from encodec_fast.store import find_program
 
-# Ray reports on every cluster to its makers, unless it is told not to.
+# Ray reports on clusters to its makers, unless the process that starts one is told not to.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 

@@ -85,14 +85,14 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
-    """Recordings of 1.5 s to 12 s; one of them is none."""
+    """Recordings of 1.5 s to 12 s, which workers read through fsspec; one of them is none."""
     folder = tmp_path_factory.mktemp("audio")
     rng = np.random.default_rng(2)
     for number in range(60):
         noise = rng.uniform(-0.5, 0.5, (int(rng.integers(12_000, 96_000)), 1))
         soundfile.write(folder / f"{number:03d}.flac", noise, 8000)
     (folder / "broken.flac").write_bytes(b"nothing")
-    return list_items(str(folder))
+    return list_items(f"file://{folder}")
 
 
 def settings(folder: Path, format: str) -> Settings:
