@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from encodec_fast.batch.cluster_output import ClusterOutput
@@ -40,6 +41,7 @@ def run_on_ray(
     Ray that runs (ray.init, RAY_ADDRESS), else one on this machine. Errors as `tokenize`.
     """
     started = time.monotonic()
+    ray = _load_ray()
     program = find_program(settings.model)
     codec = Codec.load(program)
     output = ClusterOutput(out, settings, codec, items)
@@ -51,7 +53,7 @@ def run_on_ray(
     guesses = [sum(item.seconds for item in shard) for shard in shards]
     coded, failed, seconds, done = 0, 0, 0.0, 0.0
     records: dict[int, str] = {}
-    for row in _coded_shards(shards, output, settings, program.read_bytes(), retry_failed):
+    for row in _coded_shards(ray, shards, output, settings, program.read_bytes(), retry_failed):
         if row["error"]:
             raise OSError(f"output {out}: {row['error']}")
         shard = int(row["shard"])
@@ -69,6 +71,7 @@ def run_on_ray(
 
 
 def _coded_shards(
+    ray: Any,
     shards: list[list[Item]],
     output: ClusterOutput,
     settings: Settings,
@@ -77,8 +80,8 @@ def _coded_shards(
 ) -> Iterator[dict[str, Any]]:
     """What ShardCoder gives for each shard, as they are done. Raises OSError where the cluster
     cannot go on."""
-    ray: Any = importlib.import_module("ray")  # whose annotations are not complete
-    importlib.import_module("ray.data")
+    if not shards:  # of a job of an array that has more jobs than there are items
+        return
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     _quieten(ray)
@@ -89,9 +92,9 @@ def _coded_shards(
         for shard, items in enumerate(shards)
     ]
     # A block a shard: what a worker takes at a time, and what is done again when it dies.
-    dataset = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map(
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         ShardCoder,
-        fn_constructor_args=(settings, output.folder, output.state, program),
+        fn_constructor_args=(settings, output.folder, output.state, program, str(Path.cwd())),
         num_cpus=settings.threads,
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
@@ -105,6 +108,16 @@ def _coded_shards(
         yield from dataset.iter_rows()
     except ray.exceptions.RayError as error:
         raise OSError(f"ray: {' '.join(str(error).split())}") from error
+
+
+def _load_ray() -> Any:
+    """Ray with its Data library; Any because its annotations are not complete."""
+    try:
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.data")
+    except ImportError as error:
+        raise ValueError(f"engine: ray needs `pip install 'encodec-fast[ray]'` ({error})") from None
+    return ray
 
 
 def _quieten(ray: Any) -> None:

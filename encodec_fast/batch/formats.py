@@ -14,6 +14,7 @@ from encodec_fast.batch import (
     safetensors_format,
     webdataset_format,
 )
+from encodec_fast.batch.filesystem import open_binary
 from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
 
@@ -43,13 +44,14 @@ class Format:
         with target.open("wb") as stream:
             self.write_stream(tokens, stream, codec)
 
-    def read(self, path: Path, codec: Codec | None = None) -> Iterator[Tokens]:
+    def read(self, path: str | Path, codec: Codec | None = None) -> Iterator[Tokens]:
         """The items of a file, one (Parquet: a row group) in memory at a time.
 
-        codec: the model of .ecdc files, if it is not installed. Raises ValueError naming a file
-        that is damaged or something else, OSError for one that cannot be read.
+        path: or a URL for fsspec; codec: the model of .ecdc files, if it is not installed. Raises
+        ValueError naming a file that is damaged or something else, OSError for one that cannot be
+        read.
         """
-        with path.open("rb") as stream:
+        with open_binary(str(path)) as stream:
             try:
                 yield from self.read_stream(stream, codec)
             except (ValueError, EOFError) as error:

@@ -21,6 +21,7 @@ from encodec_fast.codec import Codec
 GROUP_CODES = 1 << 23
 GROUP_ROWS = 4096
 _GROUP_EXTRA = 1 << 26
+_MAX_EXTRA = 1 << 29  # of an item
 # What a file of others may ask a reader to hold.
 _MAX_GROUP_ROWS = 1 << 20
 _MAX_GROUP_BYTES = 1 << 30
@@ -54,6 +55,11 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
     with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
         for tokens in items:
             more = sum(map(len, tokens.extra.values()))
+            if more > _MAX_EXTRA:  # or no reader would take the row group
+                raise ValueError(
+                    f"item {tokens.key!r}: expected extras of at most {_MAX_EXTRA} bytes, "
+                    f"found {more}"
+                )
             full = codes + tokens.codes.size > GROUP_CODES or extra + more > _GROUP_EXTRA
             if rows and (full or len(rows) == GROUP_ROWS):
                 writer.write_table(_table(rows), row_group_size=GROUP_ROWS)

@@ -24,7 +24,7 @@ from encodec_fast.codec import Codec
 
 # About 500 bytes an item. The readers of others stop at 100 MB.
 MAX_HEADER = 1 << 25
-# The widest first: PyTorch takes a tensor from the file only if its offset is aligned.
+# The widest first, and a padded header: readers that map the file find every tensor aligned.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "I32": np.dtype("<i4"),

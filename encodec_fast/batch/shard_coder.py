@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pickle
 import tempfile
 from dataclasses import asdict, replace
@@ -23,11 +25,17 @@ class ShardCoder:
     """Codes shards with one program, each as a run of its own on this machine, whose files then
     get their names in the output folder.
 
-    program: the bytes of the program file; state: the folder below the output folder that has a
-    record of each shard that is done. Takes and gives rows of Ray Data.
+    state: the folder below the output folder that has a record of each shard that is done; program:
+    the bytes of the program file; caller: the caller's working folder, from which relative paths of
+    sources lead on. Takes and gives rows of Ray Data.
     """
 
-    def __init__(self, settings: Settings, folder: Folder, state: str, program: bytes) -> None:
+    def __init__(
+        self, settings: Settings, folder: Folder, state: str, program: bytes, caller: str
+    ) -> None:
+        # A worker is a process of its own. On other machines there may be no such folder.
+        with contextlib.suppress(OSError):
+            os.chdir(caller)
         self._settings = settings
         self._folder = folder
         self._state = state

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from encodec_fast.codec import Codec
 ray = pytest.importorskip("ray", reason="engine ray needs the extra ray")
 pytest.importorskip("ray.data", reason="engine ray needs the extra ray")
 fsspec = pytest.importorskip("fsspec", reason="engine ray needs the extra ray")
-from object_stores import FullStore, ObjectStore  # noqa: E402 - needs fsspec
+from object_stores import FullStore, MeetingStore, ObjectStore  # noqa: E402 - needs fsspec
 
 # So that a node is missed sooner than after a quarter of a minute.
 _HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
@@ -108,6 +110,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_worker_killed_and_a_node_lost_in_mid_run(
     machines: Machines, items: list[Item], tmp_path: Path
 ) -> None:
+    fsspec.register_implementation("meeting", MeetingStore, clobber=True)
     how = settings(tmp_path, "webdataset")
     local = run_locally(items, tmp_path / "local", Codec.load(how.model), how)
     killed: list[int] = []
@@ -123,7 +126,7 @@ def test_a_worker_killed_and_a_node_lost_in_mid_run(
             lost.extend(machines.workers(node))
             machines.cluster.remove_node(node, allow_graceful=False)
 
-    report = run_on_ray(items, f"file://{tmp_path}/out", how, progress=disturb)
+    report = run_on_ray(items, f"meeting://{tmp_path}/out", how, progress=disturb)
     assert killed and lost
     assert (report.items, report.failures) == (local.items, local.failures)
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
@@ -158,3 +161,18 @@ def test_no_room_for_the_output(machines: Machines, items: list[Item], tmp_path:
     with pytest.raises(OSError, match=r"^output full://.*/out: .*No space left on device"):
         run_on_ray(items[:5], f"full://{tmp_path}/out", how)
     assert not list((tmp_path / "out").glob("tokens*"))
+
+
+def test_a_job_without_items(items: list[Item], tmp_path: Path) -> None:
+    how = replace(settings(tmp_path, "safetensors"), shard=(4, 5))
+    report = run_on_ray(items[:3], str(tmp_path / "out"), how)
+    run_locally(items[:3], tmp_path / "local", Codec.load(how.model), how)
+    assert report.items == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+
+
+def test_without_ray(items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"encodec-fast\[ray\]"):
+        run_on_ray(items, str(tmp_path / "out"), settings(tmp_path, "npy"))
+    assert not (tmp_path / "out").exists()

@@ -41,7 +41,9 @@ def settings(folder: Path, **changes: object) -> Settings:
 def code(output: ClusterOutput, how: Settings, retry: bool = False) -> list[dict[str, object]]:
     """What workers do, here."""
     program = Path(how.model).read_bytes()
-    coder = pickle.loads(pickle.dumps(ShardCoder))(how, output.folder, output.state, program)
+    coder = pickle.loads(pickle.dumps(ShardCoder))(
+        how, output.folder, output.state, program, str(Path.cwd())
+    )
     return [
         coder({"shard": shard, "items": pickle.dumps(items), "retry": retry})
         for shard, items in enumerate(output.shards())
@@ -132,6 +134,29 @@ def test_jobs_of_an_array_share_a_folder(tmp_path: Path) -> None:
         assert output.finished() is None
         output.begin()
         output.finish(json.loads(str(row["record"])) for row in code(output, how))
+    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+
+
+def test_relative_paths_lead_on_from_the_callers_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, how = recordings(tmp_path), settings(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    relative = list_items("audio")
+    codec = Codec.load(how.model)
+    assert relative[0].source == "audio/0.flac" and len(relative) == len(items)
+    run_locally(relative, "local", codec, how)
+    output = ClusterOutput("out", how, codec, relative)
+    output.begin()
+    program = Path(how.model).read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # as a worker's is another one
+    coder = ShardCoder(how, output.folder, output.state, program, str(tmp_path))
+    rows = [
+        coder({"shard": shard, "items": pickle.dumps(group), "retry": False})
+        for shard, group in enumerate(output.shards())
+    ]
+    output.finish(json.loads(row["record"]) for row in rows)
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
 
 

@@ -57,6 +57,18 @@ def test_safetensors_loads_one_item(codec: Codec, tmp_path: Path) -> None:
             assert tuple(frames) == item.segment_frames
 
 
+def test_tensors_are_aligned(codec: Codec, tmp_path: Path) -> None:
+    path, _ = written(codec, tmp_path, "safetensors")
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    table = json.loads(data[8 : 8 + length])
+    sizes = {"F32": 4, "I32": 4, "U16": 2, "U8": 1}
+    for name, entry in table.items():
+        if name != "__metadata__":
+            assert (8 + length + entry["data_offsets"][0]) % sizes[entry["dtype"]] == 0
+    assert {entry.get("dtype") for entry in table.values()} == {*sizes, None}
+
+
 def test_torch_loads_an_item_from_safetensors(codec: Codec, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="a peer of the test extra")
     safetensors = pytest.importorskip("safetensors", reason="a peer of the test extra")

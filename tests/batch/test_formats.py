@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from token_items import WEIRD_KEYS, assert_equal, make_tokens, tiny_codec
 
 from encodec_fast.batch.formats import FORMATS, format_of
 from encodec_fast.batch.names import encoded_key
+from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
 
 NAMES = tuple(FORMATS)
@@ -153,3 +155,37 @@ def test_known_suffixes() -> None:
     }
     assert format_of("x.SAFETENSORS") is FORMATS["safetensors"]
     assert format_of("x.wav") is None and format_of("npy") is None
+
+
+@st.composite
+def any_tokens(draw: st.DrawFn) -> Tokens:
+    n_q = draw(st.integers(1, 4))
+    segments = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)))
+    codes = draw(st.lists(st.integers(0, 65535), min_size=n_q * sum(segments), max_size=80))
+    levels = st.floats(0, 2.0**127, width=32)
+    scales = st.lists(levels, min_size=len(segments), max_size=len(segments))
+    texts = st.text(min_size=1, max_size=20)
+    return Tokens(
+        key=draw(texts),
+        codes=np.array(codes[: n_q * sum(segments)], np.uint16).reshape(n_q, -1),
+        segment_frames=segments,
+        scales=draw(st.none() | scales.map(lambda found: np.array(found, np.float32))),
+        audio_length=draw(st.integers(1, 1 << 53)),
+        sample_rate=draw(st.integers(1, 1 << 22)),
+        model=draw(texts),
+        model_hash=draw(st.text(max_size=8)),
+        source=draw(st.text(max_size=20)),
+        extra=draw(st.dictionaries(st.text(max_size=20), st.binary(max_size=40), max_size=3)),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ecdc"])
+@settings(max_examples=60, deadline=None)
+@given(tokens=any_tokens())
+def test_anything_comes_back(name: str, tokens: Tokens) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        codec = tiny_codec(Path(scratch))
+        path = target(Path(scratch), name)
+        FORMATS[name].write([tokens], path, codec)
+        (found,) = FORMATS[name].read(path)
+    assert_equal(found, tokens)

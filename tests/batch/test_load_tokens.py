@@ -78,3 +78,23 @@ def test_a_missing_file_of_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"files": [{"file": "a.npy"}]}')
     with pytest.raises(FileNotFoundError, match=r"a\.npy"):
         list(ef.load_tokens(tmp_path))
+
+
+def test_urls(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="URLs need fsspec")
+    codec = tiny_codec(tmp_path)
+    items = [make_tokens(codec, f"key/{number}", number) for number in range(3)]
+    FORMATS["webdataset"].write(items, tmp_path / "b.tar", codec)
+    FORMATS["safetensors"].write(items[:1], tmp_path / "a.safetensors", codec)
+    memory = fsspec.filesystem("memory")
+    root = f"/{tmp_path.name}"
+    for name in ("b.tar", "a.safetensors"):
+        memory.pipe_file(f"{root}/{name}", (tmp_path / name).read_bytes())
+    url = f"memory:/{root}"
+    assert [t.key for t in ef.load_tokens(f"{url}/b.tar")] == [item.key for item in items]
+    assert [t.key for t in ef.load_tokens(url)] == ["key/0", "key/0", "key/1", "key/2"]
+    files = [{"file": name} for name in ("b.tar", "a.safetensors")]
+    memory.pipe_file(f"{root}/manifest.json", json.dumps({"files": files}).encode())
+    assert [t.key for t in ef.load_tokens(url)] == ["key/0", "key/1", "key/2", "key/0"]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        ef.load_tokens(f"{url}/absent.tar")
