@@ -129,7 +129,7 @@ def _remote(path: str) -> tuple[Any, str]:
         import fsspec
     except ImportError as error:
         raise ValueError(
-            f"{path}: reading URLs needs `pip install 'encodec-fast[remote]'` ({error})"
+            f"{path}: reading URLs needs `pip install 'encodec-fast[tokenize]'` ({error})"
         ) from None
     try:
         system, inside = fsspec.core.url_to_fs(path)

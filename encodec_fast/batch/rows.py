@@ -202,5 +202,5 @@ def _arrow_table(path: str) -> Any:
 
 def _needs_pyarrow(path: str, error: ImportError) -> ValueError:
     return ValueError(
-        f"{path}: reading tables needs `pip install 'encodec-fast[parquet]'` ({error})"
+        f"{path}: reading tables needs `pip install 'encodec-fast[tokenize]'` ({error})"
     )
