@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from encodec_fast.batch.manifest import Report
 from encodec_fast.batch.run import Progress, run_locally
@@ -66,14 +65,6 @@ def tokenize(
     items = list_items(sources, audio_column)
     if engine == "local":
         return run_locally(items, out, loaded, settings, retry_failed, progress)
-    run_on_ray = _ray()
-    report: Report = run_on_ray(items, os.fspath(out), settings, retry_failed, progress)
-    return report
+    from encodec_fast.batch.cluster import run_on_ray  # only here: what it sets is for Ray alone
 
-
-def _ray() -> Any:
-    try:
-        from encodec_fast.batch.cluster import run_on_ray
-    except ImportError as error:
-        raise ValueError(f"engine: ray needs `pip install 'encodec-fast[ray]'` ({error})") from None
-    return run_on_ray
+    return run_on_ray(items, os.fspath(out), settings, retry_failed, progress)

@@ -157,5 +157,6 @@ def test_an_interrupt_ends_it_cleanly(tmp_path: Path, number: int) -> None:
     assert process.returncode == (130 if number == signal.SIGINT else 143), said
     assert "Traceback" not in said
     _, said = run(arguments)
-    assert int(re.search(r"(\d+) recordings were", said)[1]) >= 3
+    # Of the last file it may not have been recorded yet that it is there.
+    assert int(re.search(r"(\d+) recordings were", said)[1]) >= 2
     assert len(list((tmp_path / "out").glob("*.npy"))) == 200
