@@ -17,9 +17,21 @@ from encodec_fast.files import decompress_file
 from encodec_fast.store import ModelNotFoundError
 
 if TYPE_CHECKING:
+    from encodec_fast.batch.reading import load_tokens
+    from encodec_fast.batch.tokenize import tokenize
+    from encodec_fast.batch.tokens import Tokens
     from encodec_fast.integrations.acceleration import accelerate, restore
 
 __version__ = "0.1.0"
+
+# Loaded when they are asked for: start-up time.
+_LATER = {
+    "Tokens": "encodec_fast.batch.tokens",
+    "accelerate": "encodec_fast.integrations.acceleration",
+    "load_tokens": "encodec_fast.batch.reading",
+    "restore": "encodec_fast.integrations.acceleration",
+    "tokenize": "encodec_fast.batch.tokenize",
+}
 
 __all__ = [
     "ArithmeticDecoder",
@@ -30,31 +42,27 @@ __all__ = [
     "ModelNotFoundError",
     "RangeDecoder",
     "RangeEncoder",
+    "Tokens",
     "__version__",
     "accelerate",
     "cdf_from_probabilities",
     "cpu_info",
     "decompress",
     "decompress_file",
+    "load_tokens",
     "restore",
+    "tokenize",
 ]
-
-# What needs more than the base package is imported when it is asked for.
-_ON_DEMAND = {
-    "accelerate": ("encodec_fast.integrations.acceleration", "torch"),
-    "restore": ("encodec_fast.integrations.acceleration", "torch"),
-}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    if name not in _LATER:
+        raise AttributeError(f"module 'encodec_fast' has no attribute {name!r}")
+    from importlib import import_module
 
-    module, extra = _ON_DEMAND[name]
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(import_module(_LATER[name]), name)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{name}: needs `pip install 'encodec-fast[{extra}]'` ({error})"
-        ) from error
+        if error.name != "torch":
+            raise
+        raise ImportError(f"{name}: needs `pip install 'encodec-fast[torch]'`") from error

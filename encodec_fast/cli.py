@@ -15,6 +15,7 @@ from encodec_fast import ecdc, files, info
 from encodec_fast.chunk_header import ENTROPIES
 from encodec_fast.cli_evaluation import add_evaluate
 from encodec_fast.cli_models import add_models
+from encodec_fast.cli_tokenize import add_tokenize
 from encodec_fast.cli_training import add_train
 from encodec_fast.codec import Codec
 from encodec_fast.console import add_command, beside, one_line, progress_bar, run, warn_clipping
@@ -26,7 +27,7 @@ _AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 0, 1 for errors, 2 for wrong
-    usage, 3 for a damaged file of which the rest was written."""
+    usage, 3 for a damaged file of which the rest was written, and for recordings that failed."""
     args = _parser().parse_args(arguments)
     return run(lambda: args.command(args))
 
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
     add_models(commands)
+    add_tokenize(commands, DEFAULT_MODEL, DEFAULT_BANDWIDTH)
     add_train(commands)
     add_evaluate(commands)
     return parser
@@ -339,10 +341,7 @@ def _bench(args: argparse.Namespace) -> None:
 
     codec = Codec.load(args.model, threads=args.threads)
     report = bench.measure(codec, args.bandwidth, args.seconds, args.frames, args.profile)
-    if args.json:
-        print(json.dumps(asdict(report)))
-        return
-    print(bench.as_text(report))
+    print(json.dumps(asdict(report)) if args.json else bench.as_text(report))
 
 
 if __name__ == "__main__":

@@ -21,16 +21,16 @@ from encodec_fast.files import Progress, Written
 _ENDING_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
-def run(command: Callable[[], None]) -> int:
-    """Runs `command` and turns its errors into one line on stderr and an exit status.
+def run(command: Callable[[], int | None]) -> int:
+    """Runs `command`, which returns its exit status or None for 0, and turns its errors into one
+    line on stderr and an exit status.
 
     A damaged file of which something survived is a warning and exit status 3.
     """
-    status = 0
     try:
         with _unwound_by_signals(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DamageWarning)
-            command()
+            status = command() or 0
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where its errors are caught
         for warning in caught:
@@ -68,7 +68,7 @@ def _unwound_by_signals() -> Iterator[None]:
 
 
 def add_command(
-    commands: Any, name: str, handler: Callable[[argparse.Namespace], None], help: str
+    commands: Any, name: str, handler: Callable[[argparse.Namespace], int | None], help: str
 ) -> argparse.ArgumentParser:
     """A parser in the subparsers `commands`, whose arguments `handler` gets."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)

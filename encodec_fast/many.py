@@ -7,30 +7,106 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from encodec_fast import _native
-from encodec_fast._native import Audio, CodeArray
-from encodec_fast.lanes import block_bounds
+from encodec_fast._native import Audio
+from encodec_fast.lanes import BLOCK_FRAMES
 from encodec_fast.program import Program
-from encodec_fast.segments import Ordered, Piece, Segment, SegmentEncoder
+from encodec_fast.segments import SEGMENT_LANES, Ordered, Piece, Segment, SegmentEncoder
 
 # Recordings that one thread advances together: enough to share each read of the weights.
 RECORDING_LANES = 8
 
 
-class Recording:
-    """A recording on its lane: its samples [channels, samples >= 1], the blocks that are left, and
-    the codes so far."""
+class Block(NamedTuple):
+    """Samples float32 [channels, samples >= 1] for a native call, and whether they are the last of
+    their recording."""
 
-    def __init__(self, program: Program, number: int, audio: Audio) -> None:
+    audio: Audio
+    last: bool
+
+
+class Recording:
+    """A recording under way: its pieces so far, and the samples that were coded.
+
+    chunks: its samples, float32 [channels, any length] each; they are asked for when its turn comes
+    and as it goes on. Where that raises OSError or ValueError, the recording ends with the `error`.
+    """
+
+    def __init__(self, program: Program, number: int, chunks: Iterable[Audio]) -> None:
         self.number = number
-        self.audio = audio
-        rows, first = audio.shape[1], program.encoder.start_rows
-        self.blocks = deque(block_bounds(rows, program.header.hop, first, last=True))
-        self.parts: list[CodeArray] = []
+        self.pieces: list[Piece] = []
+        self.length = 0
+        self.error: OSError | ValueError | None = None
+        header = program.header
+        if header.segment_length is None:
+            size, first = BLOCK_FRAMES * header.hop, program.encoder.start_rows
+            self._blocks = blocks(chunks, max(size, first), size)
+        else:
+            self._blocks = segment_blocks(chunks, header.segment_length, header.segment_stride or 1)
+        self._stride = header.segment_stride
+
+    def next(self) -> Block | None:
+        """The next block, or None where the recording cannot be read on."""
+        try:
+            block = next(self._blocks)
+        except StopIteration:
+            self.error = ValueError("expected at least one sample, found none")
+            return None
+        except (OSError, ValueError) as error:
+            self.error = error
+            return None
+        samples = block.audio.shape[1]
+        self.length += samples if block.last or self._stride is None else self._stride
+        return block
+
+
+def blocks(chunks: Iterable[Audio], first: int, size: int) -> Iterator[Block]:
+    """Cuts a recording that comes in chunks of any length into blocks of `size` samples, the first
+    one of `first`; the last one has what is left. None for no samples."""
+    rest: Audio | None = None
+    wanted = first
+    for chunk in chunks:
+        rest = chunk if rest is None else np.concatenate([rest, chunk], axis=1)
+        while rest.shape[1] > wanted:
+            yield Block(np.ascontiguousarray(rest[:, :wanted]), False)
+            rest, wanted = rest[:, wanted:], size
+    if rest is not None and rest.shape[1]:
+        yield Block(np.ascontiguousarray(rest), True)
+
+
+def segment_blocks(chunks: Iterable[Audio], length: int, stride: int) -> Iterator[Block]:
+    """Cuts a recording that comes in chunks of any length into segments of `length` samples that
+    begin `stride` apart; those at the end have what is left. None for no samples."""
+    rest: Audio | None = None
+    for chunk in chunks:
+        rest = chunk if rest is None else np.concatenate([rest, chunk], axis=1)
+        while rest.shape[1] > length:
+            yield Block(rest[:, :length].copy(), False)
+            rest = rest[:, stride:]
+    while rest is not None and rest.shape[1]:
+        following = rest[:, stride:]
+        yield Block(rest[:, :length].copy(), following.shape[1] == 0)
+        rest = following
+
+
+def encode_streams(
+    program: Program,
+    n_q: int,
+    lanes: int,
+    following: Callable[[], Recording | None],
+    stopped: threading.Event,
+) -> Iterator[Recording]:
+    """Codes the recordings that `following` gives until it gives None, and returns each as it ends,
+    also by an error, which does not touch the others. Works on the calling thread alone, in
+    constant memory but for the codes. Ends early when `stopped` is set."""
+    if program.header.segmented:
+        return _encode_segments(program, n_q, following, stopped)
+    return _encode_lanes(program, n_q, lanes, following, stopped)
 
 
 def encode_recordings(
@@ -43,18 +119,26 @@ def encode_recordings(
     that is too loud to have a level.
     """
     if program.header.segmented:
-        return _encode_segments(program, n_q, threads, order, read)
+        return _share_segments(program, n_q, threads, order, read)
     waiting = deque(order)
     done: dict[int, tuple[list[Piece], int]] = {}
     threads = max(1, min(threads, len(order)))
     lanes = max(1, min(RECORDING_LANES, -(-len(order) // threads)))
     failed = threading.Event()
 
+    def following() -> Recording | None:
+        try:
+            number = waiting.popleft()
+        except IndexError:
+            return None
+        return Recording(program, number, (read(number) for _ in range(1)))
+
     def work() -> None:
         try:
-            for recording in _encode_lanes(program, n_q, lanes, waiting, read, failed):
-                codes = np.concatenate(recording.parts, axis=1)
-                done[recording.number] = [Piece(codes, None, True)], recording.audio.shape[1]
+            for recording in _encode_lanes(program, n_q, lanes, following, failed):
+                if recording.error is not None:
+                    raise recording.error
+                done[recording.number] = recording.pieces, recording.length
         except BaseException:
             failed.set()
             raise
@@ -78,47 +162,78 @@ def _encode_lanes(
     program: Program,
     n_q: int,
     lanes: int,
-    waiting: deque[int],
-    read: Callable[[int], Audio],
-    failed: threading.Event,
+    following: Callable[[], Recording | None],
+    stopped: threading.Event,
 ) -> Iterator[Recording]:
-    """The recordings as they end. Stops early when `failed` is set."""
     native = _native.Encoder(program.encoder, program.codebooks, lanes, False)
     nothing = np.zeros((program.header.channels, 0), np.float32)
     running: list[Recording | None] = [None] * lanes
-    while not failed.is_set():
-        blocks, ends = [nothing] * lanes, [False] * lanes
+    while not stopped.is_set():
+        audio, ends = [nothing] * lanes, [False] * lanes
         for lane in range(lanes):
-            recording = running[lane] or _next(program, waiting, read)
-            running[lane] = recording
-            if recording is not None:
-                begin, end = recording.blocks.popleft()
-                blocks[lane] = np.ascontiguousarray(recording.audio[:, begin:end])
-                ends[lane] = not recording.blocks
+            while (recording := running[lane] or following()) is not None:
+                block = recording.next()
+                if block is not None:
+                    running[lane], audio[lane], ends[lane] = recording, block.audio, block.last
+                    break
+                if running[lane] is not None:
+                    native.reset(lane)
+                    running[lane] = None
+                yield recording
         if not any(running):
             return
-        codes = native.run(blocks, ends, [1.0] * lanes, n_q)
+        codes = native.run(audio, ends, [1.0] * lanes, n_q)
         for lane, recording in enumerate(running):
             if recording is not None:
-                recording.parts.append(codes[lane])
+                recording.pieces.append(Piece(codes[lane], None, not recording.pieces))
                 if ends[lane]:
                     running[lane] = None
                     yield recording
 
 
-def _next(program: Program, waiting: deque[int], read: Callable[[int], Audio]) -> Recording | None:
-    try:
-        number = waiting.popleft()
-    except IndexError:
-        return None
-    return Recording(program, number, read(number))
-
-
 def _encode_segments(
+    program: Program,
+    n_q: int,
+    following: Callable[[], Recording | None],
+    stopped: threading.Event,
+) -> Iterator[Recording]:
+    encode = SegmentEncoder(program, n_q)
+    group: list[tuple[Recording, Block]] = []
+    while not stopped.is_set() and (recording := following()) is not None:
+        block = recording.next()
+        while block is not None and not stopped.is_set():
+            try:
+                encode.scale(Segment(block.audio, "audio"))
+            except ValueError as error:  # here, where it is known whose it is
+                recording.error = error
+                break
+            group.append((recording, block))
+            if len(group) == SEGMENT_LANES:
+                yield from _coded(encode, group)
+                group = []
+            block = None if block.last else recording.next()
+        if recording.error is not None:
+            group = [one for one in group if one[0] is not recording]
+            yield recording
+    if group and not stopped.is_set():
+        yield from _coded(encode, group)
+
+
+def _coded(encode: SegmentEncoder, group: list[tuple[Recording, Block]]) -> Iterator[Recording]:
+    """Codes segments of one or several recordings; returns the recordings that end with them."""
+    pieces = encode([Segment(block.audio, "audio") for _, block in group])
+    for (recording, block), piece in zip(group, pieces, strict=True):
+        recording.pieces.append(piece)
+        if block.last:
+            yield recording
+
+
+def _share_segments(
     program: Program, n_q: int, threads: int, order: Sequence[int], read: Callable[[int], Audio]
 ) -> dict[int, tuple[list[Piece], int]]:
+    """As encode_recordings, for segments: those of one recording go to all threads."""
     header = program.header
-    stride = header.segment_stride or 1
+    length, stride = header.segment_length or 1, header.segment_stride or 1
     lengths: dict[int, int] = {}
     pieces: list[Piece] = []
     jobs = Ordered(SegmentEncoder(program, n_q), threads)
@@ -126,9 +241,8 @@ def _encode_segments(
         for number in order:
             audio = read(number)
             lengths[number] = audio.shape[1]
-            for start in range(0, audio.shape[1], stride):
-                segment = audio[:, start : start + (header.segment_length or 0)]
-                pieces += jobs.push(Segment(segment.copy(), f"wavs[{number}]"))
+            for block in segment_blocks([audio], length, stride):
+                pieces += jobs.push(Segment(block.audio, f"wavs[{number}]"))
         pieces += jobs.flush()
     finally:
         jobs.close()

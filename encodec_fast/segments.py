@@ -64,7 +64,7 @@ class SegmentEncoder:
     def __call__(self, group: list[Segment]) -> list[Piece]:
         """The pieces of up to SEGMENT_LANES segments. Raises ValueError for one that is too loud to
         have a level."""
-        scales = [self._scale(segment) for segment in group]
+        scales = [self.scale(segment) for segment in group]
         missing = self._lanes - len(group)
         nothing = np.zeros((self._program.header.channels, 0), np.float32)
         audio = [segment.audio for segment in group] + [nothing] * missing
@@ -78,7 +78,9 @@ class SegmentEncoder:
         self._idle.append(native)
         return [Piece(array, scale, True) for array, scale in zip(codes, scales, strict=False)]
 
-    def _scale(self, segment: Segment) -> float | None:
+    def scale(self, segment: Segment) -> float | None:
+        """Its level, None for models that do not normalise. Raises ValueError for one that is too
+        loud to have one."""
         if not self._program.header.normalize:
             return None
         scale = _native.segment_scale(segment.audio)

@@ -23,6 +23,7 @@ TIERS = {
     "_core": 0,
     "_native": 1,
     "output": 2,
+    "sources": 2,
     "store": 2,
     "tensor_file": 2,
     "lanes": 3,
@@ -57,6 +58,7 @@ TIERS = {
     "cli_models": 21,
     "evaluation": 21,
     "cli_evaluation": 22,
+    "cli_tokenize": 22,
     "cli_training": 22,
     "cli": 23,
     "__main__": 24,
@@ -72,6 +74,7 @@ DEFERRED = {
     "evaluation": {"models.checkpoints", "models.export"},
     "models": set(),
     "training": {"codec", "models.export"},
+    "batch": {"__version__"},
 }
 TORCH = {"torch", "torchaudio", "transformers", "encodec", "audiocraft"}
 
@@ -171,8 +174,10 @@ def test_torch_stays_in_its_wing(path: Path) -> None:
 def test_the_base_package_imports_without_torch() -> None:
     program = (
         "import sys, encodec_fast, encodec_fast.cli, encodec_fast.__main__, encodec_fast.files\n"
-        "import encodec_fast.models.config\n"
-        "heavy = {'torch', 'transformers', 'safetensors', 'hypothesis'} & set(sys.modules)\n"
+        "import encodec_fast.models.config, encodec_fast.batch.tokenize\n"
+        "heavy = {'torch', 'transformers', 'safetensors', 'hypothesis'}\n"
+        "heavy |= {'pyarrow', 'fsspec', 'datasets', 'ray'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     # Not from the checkout, whose sources without the native core would come first.

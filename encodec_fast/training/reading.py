@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
 import math
 import os
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from encodec_fast.audio import check_samples, convert_audio, sound_errors, sound_path
 from encodec_fast.output import naming
+from encodec_fast.sources import Window
 from encodec_fast.training.sources import Recording
 
 Float32 = NDArray[np.float32]
@@ -39,34 +39,6 @@ class Crop(NamedTuple):
     wave: Float32
     second: float
     peak: float
-
-
-class Window(io.RawIOBase):
-    """`size` bytes of an open file from `start` on, as a file of their own."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, origin + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._at)
-        found = self._file.read(min(len(buffer), max(0, self._size - self._at)))
-        buffer[: len(found)] = found
-        self._at += len(found)
-        return len(found)
 
 
 @contextlib.contextmanager

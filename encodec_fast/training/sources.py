@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-_FORMATS = "wav flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 voc"
-SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
-MANIFESTS = (".csv", ".jsonl")
+from encodec_fast.sources import (
+    MANIFESTS,
+    SUFFIXES,
+    archive_members,
+    files_below,
+    manifest_rows,
+)
+
 UNKNOWN = "unknown"  # the kind of recordings that nobody gave one
 
 
@@ -105,7 +108,7 @@ def _expand(path: Path) -> list[Path]:
 
 def _list(path: Path) -> Iterator[_Row]:
     if path.is_dir():
-        files = sorted(file for file in _files(path) if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
         return (_Row(str(file), str(file), {}) for file in files if file.is_file())
     suffix = path.suffix.lower()
     if suffix in MANIFESTS:
@@ -117,100 +120,37 @@ def _list(path: Path) -> Iterator[_Row]:
     raise ValueError(f"{path}: expected a folder, .csv, .jsonl, .tar or an audio file")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder but those whose name, or a folder's below it, begins with a dot:
-    those are other programs' notes, not recordings. Raises OSError for a folder it cannot read."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for below, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(below, name) for name in names if not name.startswith("."))
-
-
 def _manifest(path: Path) -> Iterator[_Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-            for number, columns in read(lines):
-                if not isinstance(columns.get("path"), str) or not columns["path"]:
-                    raise ValueError(
-                        f"line {number}: expected a column 'path', found {', '.join(columns)}"
-                    )
-                place = f"{path}: line {number}"
-                yield _Row(str(path.parent / columns["path"]), place, columns)
-    except (ValueError, csv.Error) as error:  # also what is no UTF-8
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _csv_rows(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(lines)
-    for columns in reader:
-        if None in columns:
-            raise ValueError(f"line {reader.line_num}: expected {len(columns) - 1} columns")
-        yield reader.line_num, columns
-
-
-def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            columns = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"line {number}: expected a JSON object ({error})") from None
-        if not isinstance(columns, dict):
-            raise ValueError(f"line {number}: expected a JSON object, found {line.strip()[:40]!r}")
-        yield number, columns
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        for number, columns in manifest_rows(lines, path.suffix.lower(), str(path)):
+            yield _Row(str(path.parent / columns["path"]), f"{path}: line {number}", columns)
 
 
 def _archive(path: Path) -> Iterator[_Row]:
     """The audio members of a WebDataset archive; a .json of the same key gives their columns."""
     found: list[tuple[str, tarfile.TarInfo]] = []
     columns: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                place = PurePosixPath(member.name)
-                key = str(place.parent / place.name.partition(".")[0])
-                if not member.isreg() or member.issparse():
-                    continue
-                if place.suffix.lower() in SUFFIXES:
-                    found.append((key, member))
-                elif place.suffix.lower() == ".json":
-                    columns[key] = _member_columns(archive, member)
-            _check_end(archive)
-    except tarfile.TarError as error:
-        raise ValueError(f"{path}: expected an uncompressed tar archive: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    with path.open("rb") as stream:
+        for archive, key, member in archive_members(stream, str(path)):
+            suffix = PurePosixPath(member.name).suffix.lower()
+            if suffix in SUFFIXES:
+                found.append((key, member))
+            elif suffix == ".json":
+                columns[key] = _member_columns(archive, member, path)
     for key, member in found:
         row = {**columns.get(key, {}), "path": member.name}
         yield _Row(str(path), f"{path}: {member.name}", row, member.offset_data, member.size)
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Raises ValueError for what follows the last member: tarfile takes a damaged header for the
-    end, and all that comes after it would be lost."""
-    stream = archive.fileobj
-    assert stream is not None  # it is open
-    stream.seek(archive.offset)
-    while block := stream.read(1 << 20):
-        if block.strip(b"\0"):
-            raise ValueError(
-                f"expected zeros from byte {archive.offset} to the end of the archive, "
-                "found a damaged header or a second archive"
-            )
-
-
-def _member_columns(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+def _member_columns(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path
+) -> dict[str, Any]:
     stream = archive.extractfile(member)
     assert stream is not None  # a regular file
     try:
         columns = json.load(stream)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{member.name}: expected JSON ({error})") from None
+        raise ValueError(f"{path}: {member.name}: expected JSON ({error})") from None
     return columns if isinstance(columns, dict) else {}
 
 

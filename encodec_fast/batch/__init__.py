@@ -1,0 +1,1 @@
+"""Dataset tokenisation: recordings to codes, on one machine or a cluster (docs/tokenize.md)."""

@@ -1,0 +1,130 @@
+"""A data set to codes on this machine: items on several threads, their tokens into one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from encodec_fast.batch.coding import Failure, code_items, longest_first
+from encodec_fast.batch.filesystem import is_remote
+from encodec_fast.batch.items import Item
+from encodec_fast.batch.job import Job
+from encodec_fast.batch.manifest import Report
+from encodec_fast.batch.settings import Settings
+from encodec_fast.batch.tokens import Tokens
+from encodec_fast.codec import Codec
+from encodec_fast.many import RECORDING_LANES
+from encodec_fast.program import Program
+
+_RESULTS_PER_THREAD = 16  # that may wait for the disk
+
+
+class Progress(NamedTuple):
+    """How far a run is: seconds of audio coded by this call, items that failed in it, and the share
+    of its work that is done, 0 to 1, by what the sizes of the files tell."""
+
+    seconds: float
+    failed: int
+    share: float
+
+
+def run_locally(
+    items: Sequence[Item],
+    out: str | os.PathLike[str],
+    codec: Codec,
+    settings: Settings,
+    retry_failed: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Report:
+    """Codes the items of the settings' job into the folder `out`; goes on where an earlier call was
+    ended, by whatever. items: of all jobs, sorted by key. Errors as `tokenize`."""
+    if is_remote(os.fspath(out)):
+        raise ValueError(f"output {out}: expected a local folder (engine ray writes to URLs)")
+    started = time.monotonic()
+    job = Job(Path(out), settings, codec, items)
+    report = job.finished()
+    if report is not None and not (retry_failed and report.failures):
+        return replace(report, resumed=report.items, seconds=time.monotonic() - started)
+    with job:
+        if retry_failed:
+            job.retry_failed()
+        pending = job.pending()
+        total = sum(item.seconds for item in pending)
+        guesses = {item.key: item.seconds for item in pending}
+        coded, seconds, failed, done = 0, 0.0, 0, 0.0
+        n_q = codec.n_q(settings.bandwidth)
+        outcomes = coded_items(codec.program, n_q, pending, settings.threads)
+        with contextlib.closing(outcomes):  # an error or interrupt here ends the threads too
+            for outcome in outcomes:
+                recorded = job.add(outcome)
+                done += guesses[recorded.key]
+                if isinstance(recorded, Failure):
+                    failed += 1
+                else:
+                    coded += 1
+                    seconds += recorded.audio_length / recorded.sample_rate
+                if progress is not None:
+                    progress(Progress(seconds, failed, done / total))
+        report = job.finish()
+    return replace(report, resumed=report.items - coded, seconds=time.monotonic() - started)
+
+
+def coded_items(
+    program: Program, n_q: int, items: Sequence[Item], threads: int
+) -> Generator[Tokens | Failure, None, None]:
+    """The tokens of all items, on `threads` threads, as they are done. No thread is left when the
+    iteration ends, also by an error or an interrupt."""
+    following = _Shared(longest_first(list(items)))
+    threads = max(1, min(threads, len(items)))
+    lanes = max(1, min(RECORDING_LANES, -(-len(items) // threads)))
+    results: queue.Queue[Tokens | Failure | BaseException | None]
+    results = queue.Queue(threads * _RESULTS_PER_THREAD)
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            for outcome in code_items(program, n_q, following, lanes, stopped):
+                results.put(outcome)
+        except BaseException as error:
+            results.put(error)
+        finally:
+            results.put(None)
+
+    for _ in range(threads):
+        threading.Thread(target=work, daemon=True).start()
+    running = threads
+    try:
+        while running:
+            result = results.get()
+            if result is None:
+                running -= 1
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                yield result
+    finally:
+        stopped.set()
+        while running:
+            running -= results.get() is None
+
+
+class _Shared:
+    """An iterator that several threads may take from."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> _Shared:
+        return self
+
+    def __next__(self) -> Item:
+        with self._lock:
+            return next(self._items)

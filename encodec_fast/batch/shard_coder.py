@@ -1,0 +1,94 @@
+"""What a worker of a cluster does: shards of items to files in the output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from encodec_fast.batch.cluster_output import record_name
+from encodec_fast.batch.folder import Folder
+from encodec_fast.batch.formats import FORMATS
+from encodec_fast.batch.items import Item
+from encodec_fast.batch.manifest import FAILED, MANIFEST, read_failures, read_manifest
+from encodec_fast.batch.run import run_locally
+from encodec_fast.batch.settings import Settings
+from encodec_fast.codec import Codec
+
+
+class ShardCoder:
+    """Codes shards with one program, each as a run of its own on this machine, whose files then
+    get their names in the output folder.
+
+    state: the folder below the output folder that has a record of each shard that is done; program:
+    the bytes of the program file; caller: the caller's working folder, from which relative paths of
+    sources lead on. Takes and gives rows of Ray Data.
+    """
+
+    def __init__(
+        self, settings: Settings, folder: Folder, state: str, program: bytes, caller: str
+    ) -> None:
+        # A worker is a process of its own. On other machines there may be no such folder.
+        with contextlib.suppress(OSError):
+            os.chdir(caller)
+        self._settings = settings
+        self._folder = folder
+        self._state = state
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "program.safetensors"
+            path.write_bytes(program)
+            self._codec = Codec.load(path)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """row: "shard", its number; "items", pickled; "retry", whether failures are tried again.
+
+        Gives "shard"; "record", the shard's files and failures as JSON; "coded", whether this call
+        coded it; "error", why the output folder could not be written, or "". A worker may die at
+        any moment and another one be given the row: a shard that has its record and whose files fit
+        their checksums is done.
+        """
+        shard = int(row["shard"])
+        coded = False
+        try:
+            record = self._recorded(shard)
+            if record is None or (row["retry"] and record["failed"]):
+                # What the driver pickled, of this run.
+                record = self._code(shard, pickle.loads(row["items"]))
+                coded = True
+        except OSError as error:  # not of an item, which does not end the run
+            return {"shard": shard, "record": "", "coded": False, "error": str(error)}
+        return {"shard": shard, "record": json.dumps(record), "coded": coded, "error": ""}
+
+    def _recorded(self, shard: int) -> dict[str, Any] | None:
+        """The record of a shard whose files are all as they were written."""
+        data = self._folder.read(record_name(self._state, shard))
+        if data is None:
+            return None
+        record: dict[str, Any] = json.loads(data)
+        whole = all(self._folder.sha256(f["file"]) == f["sha256"] for f in record["files"])
+        return record if whole else None
+
+    def _code(self, shard: int, items: list[Item]) -> dict[str, Any]:
+        """Codes the items and publishes their files, and then the record of it."""
+        settings = replace(self._settings, shard=(0, 1), shard_size=len(items))
+        format = FORMATS[settings.format]
+        with tempfile.TemporaryDirectory() as scratch:
+            out = Path(scratch) / "out"
+            run_locally(items, out, self._codec, settings)
+            entries = []
+            for entry in read_manifest(out / MANIFEST.format(""))["files"]:
+                name = entry["file"]
+                if not format.per_item:
+                    name = f"tokens{self._settings.job}-{shard:05d}{format.suffix}"
+                self._folder.publish(out / entry["file"], name)
+                del entry["shard"]
+                entries.append({**entry, "file": name})
+            failed = [asdict(failure) for failure in read_failures(out / FAILED.format(""))]
+        record = {"shard": shard, "files": entries, "failed": failed}
+        self._folder.write(record_name(self._state, shard), json.dumps(record).encode())
+        return record
