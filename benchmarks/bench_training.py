@@ -4,7 +4,8 @@
 
 One thread. Per configuration of ours for a CPU: seconds per step in float32 and bfloat16, without
 and with the discriminator, as median over the steps after two for warming up (processor time, so a
-busy machine hardly shifts it), and seconds of audio trained per second. Then how many training
+busy machine hardly shifts it), and seconds of audio trained per second; the precision is the one
+that was computed in, which is float32 where the machine's bfloat16 is wrong. Then how many training
 items a second one data worker makes, from files and from the cache. `--audio` has a MANIFEST.csv
 with the columns path, split, kind and licence.
 """
@@ -42,8 +43,9 @@ def training_batches(settings: CodecSettings) -> Iterator[Batch]:
     )
 
 
-def step_seconds(settings: CodecSettings, adversary: bool, steps: int) -> float:
-    """The median step; with `adversary` every one has its losses, two of three train it."""
+def step_seconds(settings: CodecSettings, adversary: bool, steps: int) -> tuple[float, str]:
+    """The median step, and the precision that it was computed in; with `adversary` every one has
+    its losses, two of three train it."""
     weights = settings.losses.weights | ({"adversarial": 1.5, "features": 1.5} if adversary else {})
     losses = replace(settings.losses, weights=weights)
     started = replace(settings.adversary, start=0.0)
@@ -63,7 +65,7 @@ def step_seconds(settings: CodecSettings, adversary: bool, steps: int) -> float:
         start = time.process_time()
         trainer.train_step(batch)
         taken.append(time.process_time() - start)
-    return statistics.median(taken[WARM:])
+    return statistics.median(taken[WARM:]), trainer.precision
 
 
 def items_per_second(settings: CodecSettings, cached: bool, count: int = 64) -> float:
@@ -133,8 +135,8 @@ def main() -> None:
             for precision in ("float32", "bfloat16"):
                 for adversary in (False, True):
                     changed = replace(settings, precision=precision)
-                    seconds = step_seconds(changed, adversary, options.steps)
-                    steps.append(Step(name, precision, adversary, seconds, audio / seconds))
+                    seconds, computed = step_seconds(changed, adversary, options.steps)
+                    steps.append(Step(name, computed, adversary, seconds, audio / seconds))
             for cached in (False, True):
                 items.append(Items(name, cached, items_per_second(settings, cached)))
     sections = {

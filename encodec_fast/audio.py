@@ -197,6 +197,8 @@ def _readable(source: Source) -> Iterator[str | bytes | IO[bytes]]:
             with _seekable_copy(file) as copy:
                 yield copy
             return
+        if os.fstat(file.fileno()).st_size == 0:  # to libsndfile that is an unknown format
+            raise OSError(f"{path}: empty file")
     yield sound_path(path)
 
 

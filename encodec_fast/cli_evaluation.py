@@ -7,13 +7,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from encodec_fast.console import add_command, one_line, progress_bar, say
+from encodec_fast.console import add_command, progress_bar, say
 from encodec_fast.output import OutputFile
-
-if TYPE_CHECKING:
-    from encodec_fast.evaluation.report import Report
 
 JSON_NAME = "evaluation.json"
 PAGE_NAME = "index.html"
@@ -106,7 +103,9 @@ def _evaluate(args: argparse.Namespace) -> None:
             output.path.write_text(text, encoding="utf-8", errors="backslashreplace")
     if args.markdown is None:
         print(as_markdown(report), end="")
-    _tell_skipped(report)
+    if skipped := len(report.skipped):
+        count = skipped + len({figure.path for figure in report.figures})
+        say(f"warning: {skipped} of {count} recordings skipped: the report says why")
 
 
 @contextlib.contextmanager
@@ -115,8 +114,3 @@ def _outputs(targets: Sequence[Path]) -> Iterator[list[OutputFile]]:
     cannot be written costs no time."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(OutputFile(target, overwrite=True)) for target in targets]
-
-
-def _tell_skipped(report: Report) -> None:
-    for skipped in report.skipped:
-        say(f"warning: skipped {one_line(skipped.path)}: {one_line(skipped.reason)}")

@@ -99,7 +99,8 @@ class Measurer:
                 for setting in self._work.settings()
             }
         except (ValueError, OSError) as error:
-            return Measured(skipped=str(error))
+            told = getattr(error, "strerror", None) or str(error)  # the report has the name
+            return Measured(skipped=told.removeprefix(f"{recording.path}: "))
         measured = Measured()
         for setting, original in originals.items():
             spectra = Spectra(original, setting.sample_rate)

@@ -93,12 +93,18 @@ def _locate(model: str | os.PathLike[str], target: Path) -> tuple[Path, Path | N
     return target, None
 
 
+def _folder(model: str) -> str:
+    """The name of the folder that a file is in."""
+    return Path(model).absolute().parent.name
+
+
 def _labels(models: list[str]) -> list[str]:
     stems = [
         Path(model).stem if os.sep in model or Path(model).is_file() else model for model in models
     ]
     labels = [
-        stem if stems.count(stem) == 1 else f"{Path(model).parent.name}/{stem}"
+        # A name, which is its own stem, has no folder to tell it from a file.
+        stem if stems.count(stem) == 1 or model == stem else f"{_folder(model)}/{stem}"
         for model, stem in zip(models, stems, strict=True)
     ]
     for label, model in zip(labels, models, strict=True):

@@ -132,7 +132,9 @@ def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
 def _from_folder(root: Path, unknown: str) -> list[Recording]:
     found = []
     for path in root.rglob("*"):
-        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        # A link to a file that is gone is listed among the skipped ones.
+        gone = path.is_symlink() and not path.exists()
+        if path.suffix.lower() not in _SUFFIXES or not (path.is_file() or gone):
             continue
         name = path.relative_to(root).as_posix()
         top = name.partition("/")[0].lower()

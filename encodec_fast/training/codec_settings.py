@@ -13,6 +13,7 @@ from encodec_fast.training.discriminator import DISCRIMINATOR_PRESETS
 from encodec_fast.training.distillation import DistillationSettings
 from encodec_fast.training.losses import MEL_PRESETS, mel_loss
 from encodec_fast.training.run_settings import RunSettings, check, check_choice, check_positive
+from encodec_fast.training.sources import placed
 
 GENERATOR_FORMS = ("hinge", "mean")
 BANDWIDTH_DRAWS = ("weights", "any")
@@ -134,8 +135,7 @@ class CodecSettings(RunSettings):
 
     model: one of the configurations by name; `architecture` replaces it by one of your own.
     start_from: a program file, a bundled model or a checkpoint, whose weights the run starts with
-    (other channels than the model's are copied or averaged). audio: the folder in which the paths
-    of sources and impulse responses begin that are not absolute; the cache's begins in `out`.
+    (other channels than the model's are copied or averaged). The path of the cache begins in `out`.
     """
 
     task: ClassVar[str] = "codec"
@@ -144,7 +144,6 @@ class CodecSettings(RunSettings):
     model: str = "encodec_24khz"
     architecture: ModelConfig | None = None
     start_from: str | None = None
-    audio: str = ""
     steps: int = 600_000
     batch: int = 64
     losses: LossSettings = LossSettings()
@@ -157,6 +156,7 @@ class CodecSettings(RunSettings):
         super().__post_init__()
         if self.architecture is None:
             check_choice("model", self.model, tuple(CONFIGS))
+        placed(self.data.train, self.audio)
         config = self.config
         check_name(config.name)
         if config.causal == (config.segment is not None):
@@ -188,6 +188,15 @@ class CodecSettings(RunSettings):
                 f"found {self.seconds!r}"
             )
 
+    def rooted(self) -> CodecSettings:
+        """The same settings with absolute paths, which hold in any working folder."""
+        start, teacher = (
+            str(Path(name).absolute()) if name is not None and Path(name).exists() else name
+            for name in (self.start_from, self.distillation.model)
+        )
+        distillation = replace(self.distillation, model=teacher)
+        return replace(super().rooted(), start_from=start, distillation=distillation)
+
     @property
     def config(self) -> ModelConfig:
         """The model's configuration."""
@@ -196,14 +205,13 @@ class CodecSettings(RunSettings):
     @property
     def placed_data(self) -> DataSettings:
         """`data` with the folders that its paths begin in."""
-        data, audio = self.data, Path(self.audio)
-        reverb = data.reverb
+        data, reverb = self.data, self.data.reverb
         if reverb.folder is not None:
-            reverb = replace(reverb, folder=str(audio / reverb.folder))
+            reverb = replace(reverb, folder=str(Path(self.audio, reverb.folder)))
         return replace(
             data,
-            train=tuple(replace(source, path=str(audio / source.path)) for source in data.train),
-            valid=tuple(replace(source, path=str(audio / source.path)) for source in data.valid),
+            train=placed(data.train, self.audio),
+            valid=placed(data.valid, self.audio),
             reverb=reverb,
             cache=None if data.cache is None else str(Path(self.out) / data.cache),
         )

@@ -1,6 +1,6 @@
 """Trains a codec: the paper's recipe (3.4, 4.4; spec 6, 7) or what the settings make of it.
 
-    encodec-fast train nano_24khz out=RUN data.train.0.path=AUDIO/MANIFEST.csv
+    encodec-fast train nano_24khz audio=AUDIO out=RUN
 
 A step draws one bandwidth, updates its discriminator on the decoded batch now and then, then the
 codec on the balanced gradients of its losses. Everything random is a function of the seed and the
@@ -59,7 +59,7 @@ class CodecTrainer(Run):
         self.model = EncodecModel(self.config)
         self._set_codebooks()
         if settings.start_from is not None and not self.resuming():
-            start_from(self.model, settings.start_from)
+            self._start_from(settings.start_from)
         self.model.to(self.device).train()
         distillation = None
         if settings.distillation.model is not None:
@@ -82,16 +82,35 @@ class CodecTrainer(Run):
             self.adversary = Adversary(
                 settings.adversary, settings.losses, self.config, betas, self.device
             )
+        networks = () if self.adversary is None else (self.adversary.networks,)
+        self.settle_precision(self.generator, *networks)
         self.best = float("inf")
         if self.resuming():
             self.load()
         first = from_rank_zero(torch.tensor(self.step, device=self.device))
         if first != self.step:
             raise ValueError(f"out: process {rank()} is at step {self.step}, the first at {first}")
+        data = self._data()
+        self.note_unfiltered((*data[0].train, *data[0].valid))
         if rank() == 0:
-            prepare(*self._data())
+            prepare(*data)
         from_rank_zero(torch.zeros(1, device=self.device))  # the others wait for the cache
         self.validation = Validation(settings, self.config)
+
+    def _start_from(self, source: str) -> None:
+        rate = start_from(self.model, source)
+        if rate != self.config.sample_rate:
+            self.note(
+                f"start_from: {source} was trained at {rate} Hz, this run is at "
+                f"{self.config.sample_rate} Hz"
+            )
+        steps = self.settings.quantizer.plain_steps
+        if steps and self.coding():
+            self.note(f"start_from: {steps} steps without {source}'s codebooks (plain_steps)")
+
+    def coding(self) -> bool:
+        """Whether the codebooks have started: before that the model codes nothing."""
+        return bool(self.model.quantizer.codebook(0).inited.item())
 
     def _set_codebooks(self) -> None:
         for index in range(self.config.n_codebooks):
@@ -152,7 +171,8 @@ class CodecTrainer(Run):
         return {**asdict(self.config), "adversary": adversary, "teacher": teacher}
 
     def _batches(self, start: int, seed: int) -> Iterator[Batch]:
-        return open_batches(*self._data(), self.settings.batch, seed, start, rank(), world())
+        batch = self.settings.batch
+        return open_batches(*self._data(), batch, seed, start, rank(), world(), self.note)
 
     def _data(self) -> tuple[DataSettings, int, int, int]:
         """Which crops: the data's settings, sample rate, channels and samples."""
@@ -191,17 +211,13 @@ class CodecTrainer(Run):
             self.adversary if started and self.step >= self.settings.quantizer.plain_steps else None
         )
 
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        enabled = self.settings.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
     @torch.no_grad()
     def _initialise_codebooks(self) -> None:
         """k-means on the latents of some batches of their own: one may have fewer frames than
         codes, and the training batches must not depend on it."""
         batches = self._batches(0, self.settings.seed + 1)
         count = self.settings.quantizer.initial_batches
-        with self._autocast():
+        with self.autocast():
             latents = torch.cat(
                 [
                     self.model.encoder(self._take(batches).waves.to(self.device)).float()
@@ -228,12 +244,11 @@ class CodecTrainer(Run):
         """One update on `batch`. Raises NonFiniteLoss, having saved the batch, when a loss or the
         gradient is not finite; the encoder and the decoder are then as they were."""
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
-        books = self.model.quantizer
-        if self.step >= self.settings.quantizer.plain_steps and not books.codebook(0).inited.item():
+        if self.step >= self.settings.quantizer.plain_steps and not self.coding():
             self._initialise_codebooks()
         n_q = self._draw_codebooks()
         x = batch.waves.to(self.device, non_blocking=True)
-        with self._autocast():
+        with self.autocast():
             decoded = self._forward(x, n_q, batch.kinds)
         losses: dict[str, Tensor] = {}
         y = decoded.waves.detach().requires_grad_()
@@ -242,7 +257,7 @@ class CodecTrainer(Run):
             update = self._random("adversary").random()
             crops = self.settings.adversary.crops
             seen = slice(None if crops is None else max(1, crops // world()))
-            with self._autocast():
+            with self.autocast():
                 if update < self.settings.adversary.update_probability:
                     losses["discriminator"] = adversary.learn(n_q, x[seen], y[seen])
                 losses |= adversary.judge(n_q, x[seen], y[seen])

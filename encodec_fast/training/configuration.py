@@ -10,50 +10,33 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
+from encodec_fast.training import yaml_text
+from encodec_fast.training.yaml_text import shown
 
 CONFIGS_FOLDER = Path(__file__).parent / "configs"
 TASKS = ("codec", "lm")
+TYPED = "command line"  # where overrides come from
 TASK = "task"  # the key that says which trainer a file is for; no field of any settings
+
+_UNKNOWN = "unknown key "
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "null",
+}
 
 Settings = TypeVar("Settings")
 
 
 class _Override(str):
     """The right side of an override, as it was typed."""
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML with two repairs: 1e-3 is a number (YAML 1.2), and a key given twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping's keys and values."""
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", node.start_mark
-                )
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
-
-
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Quotes the strings that _Loader would take for something else."""
-
-
-for _resolver in (_Loader, _Dumper):
-    _resolver.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-        list("-+.0123456789"),
-    )
 
 
 def config_names() -> list[str]:
@@ -83,9 +66,9 @@ def find_config(source: str | Path) -> Path:
 def read_task(source: str | Path) -> str:
     """What a configuration trains: its key `task`, "codec" or "lm". Raises as `load_settings`."""
     path = find_config(source)
-    task = _read(path).get(TASK)
+    task = yaml_text.read(path).get(TASK)
     if task not in TASKS:
-        raise ValueError(f"{path}: {TASK}: expected one of {', '.join(TASKS)}, found {task!r}")
+        raise ValueError(f"{path}: {TASK}: expected one of {', '.join(TASKS)}, found {shown(task)}")
     return str(task)
 
 
@@ -98,26 +81,27 @@ def load_settings(
     value, for a string the text as it stands; `a.0.b` is in the first item of the list `a`, and
     `a.1.5` is the item "1.5" of `a`, a dict of numbers. The file's key `task` is not the settings'
     (see `read_task`). Raises ValueError for unknown keys (with the nearest valid one), wrong types,
-    missing keys and values that the settings refuse, naming the file and the dotted key, and
-    OSError for a file that cannot be read.
+    missing keys and values that the settings refuse, naming the file, or the command line for an
+    override, and the dotted key; OSError for a file that cannot be read.
     """
     path = find_config(source)
-    tree = _read(path)
+    tree = yaml_text.read(path)
     tree.pop(TASK, None)
-    builder = _Builder(str(path), kind)
+    typed = _Builder(TYPED, kind)
+    keys = []
     for override in overrides:
         key, separator, value = override.partition("=")
-        if not separator or not key.strip():
-            raise ValueError(f"override {override!r}: expected key=value")
-        builder.override(tree, key.strip(), _Override(value))
-    built: Settings = builder.build(kind, tree, None, "")
+        keys.append(key.strip())
+        if not separator or not keys[-1]:
+            raise ValueError(f"{TYPED}: expected key=value, found {override!r}")
+        typed.override(tree, keys[-1], _Override(value))
+    built: Settings = _Builder(str(path), kind, keys).build(kind, tree, None, "")
     return built
 
 
 def as_yaml(settings: object) -> str:
     """The settings as a YAML file that `load_settings` reads back to equal ones."""
-    text: str = yaml.dump(_tree(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    return text
+    return yaml_text.write(_tree(settings))
 
 
 def _tree(value: object) -> object:
@@ -132,27 +116,6 @@ def _tree(value: object) -> object:
     return [_tree(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-40
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{where}: not valid YAML: {reason}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8: {error}") from None
-    tree = _parse(text, str(path))
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ValueError(f"{path}: expected keys with values, found {type(tree).__name__}")
-    return tree
-
-
 def _close(word: str, valid: Iterable[str]) -> list[str]:
     """The word of `valid` that is nearest, if one is near."""
     return difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
@@ -164,14 +127,16 @@ def _members(expected: Any) -> tuple[Any, ...]:
 
 
 def _named(expected: Any) -> str:
-    """A type as messages have it."""
+    """What a user writes for a type."""
     if len(_members(expected)) > 1:
         return " or ".join(_named(member) for member in _members(expected))
-    if dataclasses.is_dataclass(expected):
+    if dataclasses.is_dataclass(expected) or get_origin(expected) is dict:
         return "keys with values"
-    if expected is NoneType:
-        return "null"
-    return str(expected) if get_args(expected) else str(expected.__name__)
+    if get_origin(expected) is tuple:
+        item = get_args(expected)[0]
+        first = next(iter(_fields(item)), "") if dataclasses.is_dataclass(item) else ""
+        return f"a list of keys with values ([{{{first}: VALUE}}])" if first else "a list"
+    return _WORDS[expected]
 
 
 def _nested(expected: Any) -> Any:
@@ -218,11 +183,13 @@ def _default(kind: Any, name: str, base: object) -> Any:
 
 
 class _Builder:
-    """Turns trees of plain values into the settings `root`; its errors begin with `source`."""
+    """Turns trees of plain values into the settings `root`; its errors begin with `source`, or
+    `TYPED` where they are about a key of `typed`."""
 
-    def __init__(self, source: str, root: Any) -> None:
+    def __init__(self, source: str, root: Any, typed: Sequence[str] = ()) -> None:
         self._source = source
         self._root = root
+        self._typed = typed
 
     def override(self, tree: Any, dotted: str, value: _Override) -> None:
         """Puts a value into the tree of the file; a number in the key is a place in a list."""
@@ -282,7 +249,9 @@ class _Builder:
             raise self._error(f"{prefix}{error}") from None
 
     def _error(self, message: str) -> ValueError:
-        return ValueError(f"{self._source}: {message}")
+        key = message.removeprefix(_UNKNOWN).partition(":")[0]
+        typed = any(key == name or key.startswith(f"{name}.") for name in self._typed)
+        return ValueError(f"{TYPED if typed else self._source}: {message}")
 
     def _check_keys(self, kind: Any, given: Iterable[Any], prefix: str) -> None:
         valid = _fields(kind)
@@ -293,19 +262,18 @@ class _Builder:
             places |= {name: prefix + name for name in valid}
             nearest = [places[name] for name in _close(key, places)]
             rest = f"did you mean {nearest[0]}?" if nearest else f"expected {', '.join(valid)}"
-            raise self._error(f"unknown key {prefix}{key}: {rest}")
+            raise self._error(f"{_UNKNOWN}{prefix}{key}: {rest}")
 
     def _value(self, expected: Any, value: Any, default: Any, key: str) -> Any:
         """`value` as the type `expected`; `default` is the field's, if it has one."""
         members = _members(expected)
         if isinstance(value, _Override):
             is_text = str in members and not (value == "null" and NoneType in members)
-            value = str(value) if is_text else _parse(value, f"override {key}={value}")
+            value = str(value) if is_text else yaml_text.parse(value, f"{TYPED}: {key}={value}")
         for member in members:
             if _fits(member, value):
                 return self._as(member, value, default, key)
-        found = f"{type(value).__name__} {value!r}"
-        raise self._error(f"{key}: expected {_named(expected)}, found {found}")
+        raise self._error(f"{key}: expected {_named(expected)}, found {shown(value)}")
 
     def _as(self, member: Any, value: Any, default: Any, key: str) -> Any:
         origin, arguments = get_origin(member), get_args(member)
@@ -314,8 +282,8 @@ class _Builder:
         if origin is dict:
             for name in value:
                 if not isinstance(name, str):
-                    found = f"{type(name).__name__} {name!r}"
-                    raise self._error(f"{key}: expected strings as keys, found {found}: quote it")
+                    found = shown(name)
+                    raise self._error(f"{key}: expected text as keys, found {found}: quote it")
             return {
                 name: self._value(arguments[1], item, None, f"{key}.{name}")
                 for name, item in value.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -76,11 +76,13 @@ def open_batches(
     start_step: int = 0,
     rank: int = 0,
     world: int = 1,
+    note: Callable[[str], None] | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of `batch` items [C, samples], from number `start_step` on.
 
     Batch i of a seed is the same whatever the workers and start_step. Of each batch, rank r of
-    `world` gets the r-th of `world` equal parts, joined they are the batch of one process.
+    `world` gets the r-th of `world` equal parts, joined they are the batch of one process. `note`
+    is told which settings the recordings have no use for.
     Raises ValueError for settings that do not fit the recordings, a source with no usable
     recording, and (while drawing) where no usable crop is found; OSError for a source that does
     not exist.
@@ -90,6 +92,9 @@ def open_batches(
     if batch < 1 or batch % world:
         raise ValueError(f"batch: expected a multiple of {world} processes, found {batch}")
     items = Items(settings, sample_rate, channels, samples, seed)
+    if note is not None:
+        for text in items.notes:
+            note(text)
     loader = DataLoader(
         _Batches(items, batch, rank, world),
         batch_size=None,
@@ -137,6 +142,7 @@ def validation_clips(
     for place in random.permutation(len(recordings)):
         queues.setdefault(recordings[place].kind, []).append(recordings[place])
     clips: list[tuple[str, str, Float32]] = []
+    reason = ""
     while len(clips) < count and any(queues.values()):
         for kind, queue in sorted(queues.items()):
             while queue:
@@ -144,14 +150,16 @@ def validation_clips(
                 crop = _audible_crop(
                     recording, sample_rate, channels, samples, settings.quietest, random
                 )
-                if crop is not None:
+                if isinstance(crop, str):
+                    reason = f"{recording.name}: {crop}"
+                else:
                     queue.append(recording)  # another part of it, when its turn comes again
                     clips.append((kind, f"{recording.name}@{crop.second:.5f}", crop.wave))
                     break
     if not clips:
         raise ValueError(
             f"valid: expected a recording of at least {samples / sample_rate:g} s, "
-            f"found none among {len(recordings)}"
+            f"found none among {len(recordings)} (the last: {reason}): name others in data.valid"
         )
     return clips[:count]
 
@@ -163,13 +171,13 @@ def _audible_crop(
     samples: int,
     quietest: float,
     random: np.random.Generator,
-) -> Crop | None:
+) -> Crop | str:
+    """A crop, or why there is none."""
     for _ in range(_PLACES):
         try:
             crop = read_crop(recording, sample_rate, channels, samples, float(random.random()))
         except (OSError, ValueError) as error:
-            reason_of(recording, error)  # raises what is no fault of the recording's
-            return None
+            return reason_of(recording, error)
         if float(np.square(crop.wave).mean()) >= quietest**2:
             return crop
-    return None
+    return "silent"

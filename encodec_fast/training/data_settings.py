@@ -12,7 +12,7 @@ LONGEST_RESPONSE = 10.0  # seconds of an impulse response that count
 @dataclass(frozen=True)
 class MixingStrategy:
     """With `probability` an item is the sum of `sources` recordings, each of one of `kinds` (of any
-    kind where there are none)."""
+    kind where none is named, or there are recordings of none)."""
 
     probability: float = 1.0
     sources: int = 1
@@ -52,8 +52,8 @@ class DataSettings:
     train: the sources. valid: those for validation; where there are none, one in 16 originals of
     `train` is held out for it. mixing: the strategies, whose probabilities add up to 1.
     kind_weights: how often each kind is drawn where a strategy leaves several (missing: never);
-    without weights it is in proportion to the seconds of each kind to the power
-    1 / kind_temperature: 1 by size, large values all kinds alike.
+    without weights for any kind that there is, it is in proportion to the seconds of each kind to
+    the power 1 / kind_temperature: 1 by size, large values all kinds alike.
     normalise: bring each recording to a peak of full scale before the gain. gain_db: the range
     of the gain of each recording. quietest: crops below this root mean square are drawn anew.
     pan: how likely each recording is moved to a random direction, for two channels only.

@@ -70,20 +70,23 @@ class Generator(nn.Module):
 
 
 @torch.no_grad()
-def start_from(model: EncodecModel, source: str) -> None:
+def start_from(model: EncodecModel, source: str) -> int:
     """Give `model` the weights of a bundled or imported model, a program file or a checkpoint.
 
     A model with another number of channels is taken over, too: its first convolution's weights are
     shared among the channels, its last one's repeated, with a little noise that lets the channels
-    part. Raises ValueError for a model of other layers, and what reading it raises.
+    part. Returns the sample rate in Hz that the weights were trained at. Raises ValueError for a
+    model of other layers, and what reading it raises.
     """
     path = Path(source)
     if path.suffix == SUFFIX or not path.exists():
         program = find_program(source)
-        channels = read_header(program).channels
-        loaded = load_program(program, replace(model.config, channels=channels))
+        header = read_header(program)
+        rate = header.sample_rate
+        loaded = load_program(program, replace(model.config, channels=header.channels))
     else:
         loaded = load_checkpoint(source)
+        rate = loaded.config.sample_rate
     if loaded.config.channels != model.config.channels:
         _adapt_channels(loaded, model)
     state = loaded.state_dict()
@@ -95,6 +98,7 @@ def start_from(model: EncodecModel, source: str) -> None:
     if differing or len(state) != len(model.state_dict()):
         raise ValueError(f"start_from: {source} has other layers, first {differing[:1]}")
     model.load_state_dict(state)
+    return rate
 
 
 def _adapt_channels(loaded: EncodecModel, model: EncodecModel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +29,8 @@ class Item(NamedTuple):
 
 
 class Items:
-    """Training items by number: item n of a seed is the same in every process."""
+    """Training items by number: item n of a seed is the same in every process. `notes` tell which
+    of the settings these recordings have no use for."""
 
     def __init__(
         self, settings: DataSettings, sample_rate: int, channels: int, samples: int, seed: int
@@ -37,6 +40,9 @@ class Items:
         self.corpus = Corpus(
             settings.train, settings.valid, sample_rate, channels, samples, settings.cache
         )
+        self.notes: list[str] = []
+        self._note_absent("kind_weights", settings.kind_weights)
+        self._note_absent("mixing", [kind for each in settings.mixing for kind in each.kinds])
         self._weights = self._kind_weights()
         self._chances = [self._chances_of(strategy) for strategy in settings.mixing]
         probabilities = np.array([strategy.probability for strategy in settings.mixing])
@@ -51,18 +57,25 @@ class Items:
         settings, seconds = self._settings, self.corpus.seconds
         if not settings.kind_weights:
             return {kind: s ** (1 / settings.kind_temperature) for kind, s in seconds.items()}
-        for kind in settings.kind_weights:
-            if kind not in seconds:
-                raise ValueError(f"kind_weights: expected {', '.join(seconds)}, found {kind!r}")
+        if not settings.kind_weights.keys() & seconds.keys():
+            return dict(seconds)
         return {kind: settings.kind_weights.get(kind, 0.0) for kind in seconds}
+
+    def _note_absent(self, name: str, kinds: Iterable[str]) -> None:
+        """Note which of `kinds`, named by the setting `name`, there are no recordings of. Raises
+        ValueError for one that another kind's name is like."""
+        known, named = self.corpus.seconds, dict.fromkeys(kinds)
+        absent = [kind for kind in named if kind not in known]
+        for kind in absent:
+            for near in difflib.get_close_matches(kind, [k for k in known if k not in named], 1):
+                raise ValueError(f"{name}: no recordings of {kind!r}: did you mean {near}?")
+        if absent:
+            found = ", ".join(known)
+            self.notes.append(f"{name}: no recordings of {', '.join(absent)}: found {found}")
 
     def _chances_of(self, strategy: MixingStrategy) -> tuple[list[str], NDArray[np.float64]]:
         """The kinds that a strategy draws from, and how likely each is."""
-        for kind in strategy.kinds:
-            if kind not in self._weights:
-                known = ", ".join(self._weights)
-                raise ValueError(f"mixing: expected kinds of {known}, found {kind!r}")
-        kinds = [kind for kind in self._weights if not strategy.kinds or kind in strategy.kinds]
+        kinds = [kind for kind in self._weights if kind in strategy.kinds] or [*self._weights]
         weights = np.array([self._weights[kind] for kind in kinds])
         if not weights.sum() > 0:
             raise ValueError(f"kind_weights: expected one above 0 among {', '.join(kinds)}")

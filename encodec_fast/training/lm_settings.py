@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from encodec_fast.store import SUFFIX
 from encodec_fast.training.run_settings import OptimizerSettings, RunSettings, check
-from encodec_fast.training.sources import SourceSettings
+from encodec_fast.training.sources import SourceSettings, placed
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,15 @@ class LmOptimizerSettings(OptimizerSettings):
 class LmSettings(RunSettings):
     """One training run of a codec's entropy model.
 
-    codec: a name or a program file, of any model. audio: the folder in which the paths of sources
-    begin that are not absolute; the cache's begins in `out`. dim, heads, layers: of the
-    Transformer. A step takes `batch` sequences of `seconds`. Every `check_steps` the model is
-    judged.
+    codec: a name or a program file, of any model. The path of the cache begins in `out`. dim,
+    heads, layers: of the Transformer. A step takes `batch` sequences of `seconds`. Every
+    `check_steps` the model is judged.
     """
 
     task: ClassVar[str] = "lm"
 
     data: CodeDataSettings
     codec: str
-    audio: str = ""
     dim: int = 72
     heads: int = 3
     layers: int = 5
@@ -75,6 +74,7 @@ class LmSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        placed(self.data.train, self.audio)
         check("heads", self.heads, 1)
         if self.dim < 4 or self.dim % 2 or self.dim % self.heads:
             raise ValueError(
@@ -85,13 +85,20 @@ class LmSettings(RunSettings):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected from 0 to below 1, found {self.dropout!r}")
 
+    def rooted(self) -> LmSettings:
+        """The same settings with absolute paths, which hold in any working folder."""
+        file = Path(self.codec)
+        named = file.suffix != SUFFIX and len(file.parts) == 1
+        codec = self.codec if named else str(file.absolute())
+        return replace(super().rooted(), codec=codec)
+
     @property
     def placed_data(self) -> CodeDataSettings:
         """`data` with the folders that its paths begin in."""
-        audio, data = Path(self.audio), self.data
+        data = self.data
         return replace(
             data,
-            train=tuple(replace(source, path=str(audio / source.path)) for source in data.train),
-            valid=tuple(replace(source, path=str(audio / source.path)) for source in data.valid),
+            train=placed(data.train, self.audio),
+            valid=placed(data.valid, self.audio),
             cache=str(Path(self.out) / data.cache),
         )

@@ -62,6 +62,7 @@ class LmTrainer(Run):
         self.settings = settings
         self.config = config
         self.held_out = codes.held_out
+        self.note_unfiltered((*settings.placed_data.train, *settings.placed_data.valid))
         self.note_skipped(codes.skipped)
         by_kind: dict[str, list[np.ndarray]] = {}
         for recording in codes.plain:
@@ -77,6 +78,7 @@ class LmTrainer(Run):
         model = LanguageModel(config, settings.dim, settings.heads, settings.layers)
         initialise(model, codebooks, counts)
         self.model = model.to(self.device)
+        self.settle_precision(self.model)
         self.average = AveragedWeights(self.model, settings.average_decay)
         matrices = [value for value in self.model.parameters() if value.ndim > 1]
         vectors = [value for value in self.model.parameters() if value.ndim == 1]
@@ -128,10 +130,6 @@ class LmTrainer(Run):
         """The entropy model's file, beside which the program belongs."""
         return self.out / f"{self.config.name}{ENTROPY_SUFFIX}"
 
-    def _autocast(self) -> contextlib.AbstractContextManager[None]:
-        enabled = self.settings.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
     def _backward(self, codes: Tensor, offset: int) -> Tensor:
         """Forward and backward of codes int64 [B, n_q, T] at positions from `offset`: the loss in
         bits per code.
@@ -142,13 +140,13 @@ class LmTrainer(Run):
         model, dropout = self.model, self.settings.dropout
         n_q = codes.shape[1]
         previous = shifted(codes)
-        with self._autocast():
+        with self.autocast():
             x = torch.stack([model.emb[k](previous[:, k]) for k in range(n_q)]).sum(dim=0)
             hidden, _ = model.transformer(F.dropout(x, dropout), None, offset)
         cut = hidden.detach().requires_grad_()
         total = torch.zeros((), device=self.device)
         for k in range(n_q):
-            with self._autocast():
+            with self.autocast():
                 logits = model.linears[k](F.dropout(cut, dropout))
             loss = F.cross_entropy(
                 logits.flatten(0, 1).float(), codes[:, k].flatten(), ignore_index=ENDED

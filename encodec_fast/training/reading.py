@@ -96,7 +96,9 @@ def _opened(recording: Recording) -> Iterator[Any]:
         if isinstance(source, Path):
             if source.suffix.lower() == ".raw":
                 raise ValueError("audio without a header is not supported")
-            source.open("rb").close()  # fails in the operating system's clear words
+            with source.open("rb") as file:  # fails in the operating system's clear words
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise OSError("empty file")
         stream = sound_path(source) if isinstance(source, Path) else source
         with soundfile.SoundFile(stream) as sound:
             if not 0 < sound.frames < _NO_LENGTH:
@@ -114,7 +116,7 @@ def seconds_of(recording: Recording, trusted: bool) -> float:
     """
     if trusted and recording.seconds is not None:
         if Path(recording.path).stat().st_size == 0:
-            raise ValueError("empty")
+            raise ValueError("empty file")
         return recording.seconds
     with _opened(recording) as sound:
         return float(sound.frames / sound.samplerate)

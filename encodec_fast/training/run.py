@@ -12,13 +12,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from encodec_fast.models.collective import rank, sum_ranks, world
+from encodec_fast.training.bfloat16 import wrong_layer
 from encodec_fast.training.checkpoint import LAST, CheckpointStore
 from encodec_fast.training.configuration import TASK, as_yaml
 from encodec_fast.training.progress_line import ProgressLine
 from encodec_fast.training.run_settings import RunSettings
+from encodec_fast.training.sources import MANIFEST, SourceSettings, unfiltered
 
 LOG = "train.log"
 SETTINGS = "settings.yaml"
@@ -27,8 +29,11 @@ SKIPPED = "skipped.tsv"
 
 @contextlib.contextmanager
 def processes(settings: RunSettings) -> Iterator[None]:
-    """This process's threads and, under torchrun, its place among the others."""
+    """This process's threads and, under torchrun, its place among the others. A run that is refused
+    leaves no empty folder."""
     threads = torch.get_num_threads()
+    out = Path(settings.out)
+    new = not out.exists()
     torch.set_num_threads(settings.threads)
     torch.set_flush_denormal(True)
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -40,6 +45,10 @@ def processes(settings: RunSettings) -> Iterator[None]:
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             distributed.init_process_group(backend)
         yield
+    except BaseException:
+        if new:
+            _remove_empty(out)
+        raise
     finally:
         if together and distributed.is_initialized():
             distributed.destroy_process_group()
@@ -47,13 +56,20 @@ def processes(settings: RunSettings) -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder and those in it where there is no file."""
+    for path in sorted([folder, *folder.rglob("*")], reverse=True):
+        with contextlib.suppress(OSError):  # it has files, or is none
+            path.rmdir()
+
+
 class Run:
     """A run that can be killed at any time and goes on from its last checkpoint.
 
     `step` counts updates, `elapsed` seconds over all its processes, `skipped` the recordings that
-    were found unusable, with the reason. Subclasses train in `_run`
-    while `going`, and give all of their state in `_state`. Raises ValueError for a folder that
-    holds a run which is not to be resumed.
+    were found unusable, with the reason; `precision` is what it computes in (see
+    `settle_precision`). Subclasses train in `_run` while `going`, and give all of their state in
+    `_state`. Raises ValueError for a folder that holds a run which is not to be resumed.
     """
 
     def __init__(self, settings: RunSettings) -> None:
@@ -65,8 +81,12 @@ class Run:
         self.step = 0
         self.elapsed = 0.0
         self.skipped: dict[str, str] = {}
+        self.precision = settings.precision
         self._stopped = False
-        self.resuming()
+        self._notes: list[str] = []
+        self._running = False
+        if not self.resuming() and settings.resume:
+            self.note(f"no checkpoint in {self.out}: starting anew")
         listed = self.out / self._skipped_name()
         if listed.exists():
             lines = listed.read_text(encoding="utf-8").splitlines()
@@ -80,6 +100,44 @@ class Run:
                 f"out: {self.out} holds a run: resume=true goes on with it, else choose another"
             )
         return found
+
+    def note(self, text: str) -> None:
+        """A line of its own, once, on stderr and, of a run that is not refused, in its log."""
+        if rank() == 0 and text not in self._notes:
+            self._notes.append(text)
+            print(text, file=sys.stderr, flush=True)
+            if self._running:
+                self._log([text])
+
+    def _log(self, lines: Iterable[str]) -> None:
+        with (self.out / LOG).open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.writelines(f"{line}\n" for line in lines)
+
+    def note_unfiltered(self, sources: Iterable[SourceSettings]) -> None:
+        """Tell which sources are folders that all recordings are taken of."""
+        for source in sources:
+            if unfiltered(source):
+                self.note(
+                    f"{source.path}: has no {MANIFEST}: all recordings in it, without filters"
+                )
+
+    def settle_precision(self, *modules: nn.Module) -> None:
+        """Compute in float32 where bfloat16 was asked for and this machine, or that of another
+        process, does not compute the layers of `modules` right in it."""
+        if self.precision != "bfloat16" or self.device.type != "cpu":
+            return
+        wrong = wrong_layer(modules)
+        if sum_ranks(torch.tensor(float(wrong is not None))) > 0:
+            self.precision = "float32"
+            self.note(
+                "precision: float32, as bfloat16 is computed wrong here (docs/training.md): "
+                f"{wrong or 'by another process'}"
+            )
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The precision that convolutions and products run in."""
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _state(self) -> dict[str, object]:
         raise NotImplementedError
@@ -97,6 +155,8 @@ class Run:
         """Train until the time or the steps are used up. Asked to end (SIGTERM, Ctrl-C) it ends
         after the step that it is in, saves, and raises SystemExit."""
         self._write_settings()
+        self._log(self._notes)
+        self._running = True
         with self._signals():
             self._run()
             self.save()
@@ -143,10 +203,10 @@ class Run:
         return min(1.0, max(self.step / steps, timed))
 
     def _write_settings(self) -> None:
-        """Once the run is known to be this folder's."""
+        """Once the run is known to be this folder's; its paths hold from any other, too."""
         if rank() == 0:
             partial = self.out / f"{SETTINGS}.partial"
-            text = f"{TASK}: {self._bounds.task}\n{as_yaml(self._bounds)}"
+            text = f"{TASK}: {self._bounds.task}\n{as_yaml(self._bounds.rooted())}"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.out / SETTINGS)
 
@@ -156,9 +216,9 @@ class Run:
 
     def note_skipped(self, skipped: Iterable[tuple[str, str]]) -> None:
         """List recordings that cannot be used, each once, with the reason."""
-        for source, reason in skipped:
+        for source, told in skipped:
             if source not in self.skipped:
-                self.skipped[source] = reason
+                self.skipped[source] = reason = told.removeprefix(f"{source}: ")
                 with (self.out / self._skipped_name()).open(
                     "a", encoding="utf-8", errors="backslashreplace"
                 ) as listed:

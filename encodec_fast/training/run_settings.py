@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, TypeVar
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("constant", "cosine")
+
+AnyRun = TypeVar("AnyRun", bound="RunSettings")
 
 
 def check(name: str, value: float, least: float, most: float = math.inf) -> None:
@@ -54,14 +57,17 @@ class OptimizerSettings:
 class RunSettings:
     """What bounds a run and what it keeps.
 
-    out: the run's folder. `steps` updates, or fewer where `minutes` of wall time bound it. The
-    checkpoint last.pt is written every `save_steps`, those of steps that `keep_steps` divides are
-    kept (0: none); the log has a line every `log_steps`. resume: go on from last.pt if it exists.
+    out: the run's folder. audio: the folder in which the paths of sources and impulse responses
+    begin that are not absolute. `steps` updates, or fewer where `minutes` of wall time bound it.
+    precision: "bfloat16" is float32 on a CPU that computes it wrong. The checkpoint last.pt is
+    written every `save_steps`, those of steps that `keep_steps` divides are kept (0: none); the log
+    has a line every `log_steps`. resume: go on from last.pt if it exists.
     """
 
     task: ClassVar[str]  # what a configuration file calls it
 
     out: str
+    audio: str = ""
     steps: int
     minutes: float | None = None
     batch: int
@@ -90,3 +96,8 @@ class RunSettings:
         check("average_decay", self.average_decay, 0, 1)
         check_choice("device", self.device, DEVICES)
         check_choice("precision", self.precision, PRECISIONS)
+
+    def rooted(self: AnyRun) -> AnyRun:
+        """The same settings with absolute paths, which hold in any working folder."""
+        out, audio = (str(Path(path).absolute()) for path in (self.out, self.audio))
+        return replace(self, out=out, audio=audio)

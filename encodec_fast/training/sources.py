@@ -7,7 +7,7 @@ import math
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from encodec_fast.sources import (
     manifest_rows,
 )
 
+MANIFEST = "MANIFEST.csv"  # lists the recordings of the folder that it lies in
 UNKNOWN = "unknown"  # the kind of recordings that nobody gave one
 
 
@@ -26,9 +27,10 @@ UNKNOWN = "unknown"  # the kind of recordings that nobody gave one
 class SourceSettings:
     """One source of recordings.
 
-    path: a folder, searched to any depth for audio files; a manifest (.csv, or .jsonl with one
-    object a line) whose `path` is relative to its folder; or an uncompressed WebDataset archive
-    (.tar). The last part of it may be a pattern (`shard-*.tar`).
+    path: a folder, read through its MANIFEST.csv where it has one, else searched to any depth for
+    audio files, to which no filters apply; a manifest (.csv, or .jsonl with one object a line)
+    whose `path` is relative to its folder; or an uncompressed WebDataset archive (.tar). The last
+    part of it may be a pattern (`shard-*.tar`).
     kind: of the recordings whose manifest or .json gives them none ("speech", "music", ...).
     where: columns that must equal the value or one of them; exclude: columns that must contain
     none of the values, in any case of letters; at_least: columns whose number must not be lower.
@@ -81,6 +83,24 @@ class _Row(NamedTuple):
         return self.path if self.start is None else f"{self.path}:{self.columns['path']}"
 
 
+def placed(sources: Iterable[SourceSettings], audio: str) -> tuple[SourceSettings, ...]:
+    """Sources with paths that begin in the folder `audio` where they are not absolute. Raises
+    ValueError without one for a source that is this folder itself."""
+    found = tuple(replace(source, path=str(Path(audio, source.path))) for source in sources)
+    if not audio and any(source.path == os.curdir for source in found):
+        raise ValueError("audio: expected the folder of the recordings (audio=FOLDER), found none")
+    return found
+
+
+def unfiltered(source: SourceSettings) -> bool:
+    """Whether the filters of a source do not apply, because it is a folder without a manifest."""
+    return bool(source.where or source.exclude or source.at_least) and _plain(Path(source.path))
+
+
+def _plain(path: Path) -> bool:
+    return path.is_dir() and not (path / MANIFEST).is_file()
+
+
 def find_recordings(source: SourceSettings) -> list[Recording]:
     """The recordings of a source, in an order that only depends on their names.
 
@@ -91,7 +111,8 @@ def find_recordings(source: SourceSettings) -> list[Recording]:
     rows = [row for path in _expand(Path(source.path)) for row in _list(path)]
     if not rows:
         raise ValueError(f"{source.path}: expected recordings, found none")
-    chosen = [_recording(row, source) for row in _filter(rows, source)]
+    kept = rows if _plain(Path(source.path)) else _filter(rows, source)
+    chosen = [_recording(row, source) for row in kept]
     if not chosen:
         raise ValueError(f"{source.path}: the filters leave none of {len(rows)} recordings")
     return chosen
@@ -108,8 +129,10 @@ def _expand(path: Path) -> list[Path]:
 
 def _list(path: Path) -> Iterator[_Row]:
     if path.is_dir():
+        if not _plain(path):
+            return _manifest(path / MANIFEST)
         files = sorted(file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
-        return (_Row(str(file), str(file), {}) for file in files if file.is_file())
+        return (_Row(str(file), str(file), {}) for file in files if _is_recording(file))
     suffix = path.suffix.lower()
     if suffix in MANIFESTS:
         return _manifest(path)
@@ -118,6 +141,11 @@ def _list(path: Path) -> Iterator[_Row]:
     if suffix in SUFFIXES:
         return iter([_Row(str(path), str(path), {})])
     raise ValueError(f"{path}: expected a folder, .csv, .jsonl, .tar or an audio file")
+
+
+def _is_recording(file: Path) -> bool:
+    """Also a link to a file that is gone: it is listed among the skipped ones."""
+    return file.is_file() or (file.is_symlink() and not file.exists())
 
 
 def _manifest(path: Path) -> Iterator[_Row]:

@@ -36,7 +36,7 @@ def program(folder: Path, kind: str) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two recordings of each kind, and four that cannot be evaluated."""
+    """Two recordings of each kind, and five that cannot be evaluated."""
     root = tmp_path_factory.mktemp("recordings")
     for index, kind in enumerate(KINDS):
         (root / kind).mkdir()
@@ -44,6 +44,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
             wave = synthetic_clip(index + ord(name), RATE, 1)[:, : 4000 + 500 * index]
             soundfile.write(root / kind / f"{name}.wav", wave.T, RATE, subtype="FLOAT")
     (root / "speech" / "empty.wav").touch()
+    (root / "gone.wav").symlink_to("nowhere.wav")
     (root / "speech" / "text.ogg").write_text("no audio")
     soundfile.write(root / "music" / "silent.wav", np.zeros(500), RATE)
     soundfile.write(root / "nothing.wav", np.zeros(0), RATE)
@@ -57,11 +58,12 @@ def report(recordings: Path, tiny_entropies: Path) -> Report:
 
 
 def test_every_system_and_recording(report: Report) -> None:
-    assert [(s.path, "\n" in s.reason) for s in sorted(report.skipped)] == [
-        ("music/silent.wav", False),
-        ("nothing.wav", False),
-        ("speech/empty.wav", False),
-        ("speech/text.ogg", False),
+    assert [(s.path, s.reason) for s in sorted(report.skipped)] == [
+        ("gone.wav", "No such file or directory"),
+        ("music/silent.wav", "silent"),
+        ("nothing.wav", "no audio (0 samples)"),
+        ("speech/empty.wav", "empty file"),
+        ("speech/text.ogg", "Format not recognised."),
     ]
     done = [(figure.system, figure.path) for figure in report.figures]
     paths = [f"{kind}/{name}.wav" for kind in KINDS for name in "ab"]
@@ -158,7 +160,7 @@ def test_several_processes_find_the_same(
     )
     assert [without_speeds(f) for f in found.figures] == [without_speeds(f) for f in report.figures]
     assert found.codebooks == report.codebooks and found.skipped == report.skipped
-    assert seen == [(done, 8) for done in range(1, 9)]
+    assert seen == [(done, 9) for done in range(1, 10)]
     # The original, and what each system made of it; the one in the middle of speech is skipped.
     assert heard == {"music/b.wav": 1 + len(report.systems)}
 
@@ -260,6 +262,20 @@ def test_a_checkpoint_is_evaluated_as_its_program(recordings: Path, tmp_path: Pa
     assert found.about["models"]["a/last"] == str(models[0])
 
 
+def test_a_name_and_a_file_of_that_name(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    bundled = REPOSITORY / "encodec_fast" / "data" / "nano_24khz.safetensors"
+    for folder in (tmp_path, tmp_path / "mine"):
+        shutil.copy(bundled, folder)
+    monkeypatch.chdir(tmp_path)
+    models = ["nano_24khz", "nano_24khz.safetensors", "mine/nano_24khz.safetensors"]
+    found = evaluate(models, recordings, limit=1, bandwidths=[6.0])
+    here = f"{tmp_path.name}/nano_24khz"
+    assert list(found.about["models"]) == ["nano_24khz", here, "mine/nano_24khz"]
+
+
 def test_wrong_arguments(recordings: Path, tmp_path: Path, tiny_entropies: Path) -> None:
     model = program(tiny_entropies, "reflect")
     for arguments, message in (
@@ -278,5 +294,5 @@ def test_wrong_arguments(recordings: Path, tmp_path: Path, tiny_entropies: Path)
     with pytest.raises(ValueError, match="model nosuch not found"):
         evaluate(["nosuch"], recordings)
     soundfile.write(tmp_path / "a.wav", np.zeros(9), RATE)
-    with pytest.raises(ValueError, match=r"none of 1 recordings .* a\.wav: .*silent"):
+    with pytest.raises(ValueError, match=r"none of 1 recordings .* a\.wav: silent"):
         evaluate([model], tmp_path)

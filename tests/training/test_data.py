@@ -243,8 +243,11 @@ def test_probabilities_that_add_up_to_about_1(corpus: Path) -> None:
 
 def test_settings_that_do_not_fit(corpus: Path) -> None:
     for changes, message in (
-        ({"mixing": (MixingStrategy(1.0, 1, ("musik",)),)}, "mixing: expected kinds of music, so"),
-        ({"kind_weights": {"musik": 1.0}}, "kind_weights: expected music, sound, speech, found"),
+        (
+            {"mixing": (MixingStrategy(1.0, 1, ("musik",)),)},
+            "mixing: .*'musik': did you mean music?",
+        ),
+        ({"kind_weights": {"musik": 1.0}}, "kind_weights: .*'musik': did you mean music?"),
         ({"kind_weights": {"music": 0.0}}, "kind_weights: expected one above 0 among music"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -97,7 +97,7 @@ def test_the_settings_of_a_run_are_kept_as_a_configuration(tmp_path: Path) -> No
     run = trainer(tmp_path, steps=1)
     run.run()
     assert read_task(tmp_path / "settings.yaml") == "lm"
-    assert load_settings(LmSettings, tmp_path / "settings.yaml") == run.settings
+    assert load_settings(LmSettings, tmp_path / "settings.yaml") == run.settings.rooted()
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_training_writes_the_entropy_model(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["lm_nano_24khz", "lm_stereo_48khz", "lm_encodec_24khz"])
 def test_configurations_are_valid(name: str) -> None:
-    assert load_settings(LmSettings, name, ["out=a"]).optimizer.betas == (0.9, 0.98)
+    assert load_settings(LmSettings, name, ["audio=a", "out=a"]).optimizer.betas == (0.9, 0.98)
 
 
 @pytest.mark.parametrize(
