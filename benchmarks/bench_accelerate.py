@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from signals import program_material
 
 BANDWIDTH = 6.0
-COMPRESS_SECONDS = 2.0
+COMPRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)

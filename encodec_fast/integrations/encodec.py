@@ -7,6 +7,7 @@ import weakref
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from encodec import EncodecModel
 from encodec.modules import SLSTM, SConv1d, SConvTranspose1d
@@ -48,6 +49,8 @@ class AcceleratedQuantizer(AcceleratedCodebooks, ResidualVectorQuantization):  #
         return self.look_up(q_indices)
 
 
+_RANGE_BITS = 24  # of the coder in every file (spec 4.1)
+
 # Models whose `compress` codes with our coder: it is the package's, for all of them or none.
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _ORIGINALS = {
@@ -56,50 +59,92 @@ _ORIGINALS = {
 }
 
 
+# Symbols that are coded at a time: one call of ours for each would cost as much as the coding.
+_BATCH = 1024
+
+
+def later_cdf(pdf: Tensor, total_range_bits: int, check: bool = True) -> Tensor:
+    """encodec's build_stable_quantized_cdf as `compress` uses it: the coders below take the
+    distribution itself."""
+    return pdf
+
+
+def _sums(pdfs: Tensor) -> npt.NDArray[np.int64]:
+    """What build_stable_quantized_cdf makes of distributions [symbols, entries] (spec 4.1): int64
+    [symbols, entries]."""
+    sums: npt.NDArray[np.int64]
+    if pdfs.dtype == torch.float32:
+        sums = _native.cdf_reference(pdfs.detach().cpu().contiguous().numpy())
+    else:
+        original = _ORIGINALS["build_stable_quantized_cdf"]
+        sums = np.stack([original(pdf, _RANGE_BITS, check=False).cpu().numpy() for pdf in pdfs])
+    return sums
+
+
 class NativeCoder:
     """encodec's ArithmeticCoder as `compress` uses it: the same bits (spec 4.2)."""
 
-    total_range_bits = 24
+    total_range_bits = _RANGE_BITS
 
     def __init__(self, fo: IO[bytes]) -> None:
         self._file = fo
         self._coder = _native.ArithmeticEncoder()
+        self._symbols: list[int] = []
+        self._pdfs: list[Tensor] = []
 
-    def push(self, symbol: int, quantized_cdf: Tensor) -> None:
-        """Code a symbol under the sums int64 [entries]."""
-        self._coder.push(np.array([symbol], np.uint16), quantized_cdf.numpy()[None])
+    def push(self, symbol: int, pdf: Tensor) -> None:
+        """Code a symbol of a distribution [entries]."""
+        self._symbols.append(symbol)
+        self._pdfs.append(pdf)
+        if len(self._symbols) == _BATCH:
+            self._code()
+
+    def _code(self) -> None:
+        if self._symbols:
+            self._coder.push(np.array(self._symbols, np.uint16), _sums(torch.stack(self._pdfs)))
+        self._symbols, self._pdfs = [], []
 
     def flush(self) -> None:
         """Write what was coded."""
+        self._code()
         self._file.write(self._coder.flush())
 
 
 class NativeDecoder:
     """encodec's ArithmeticDecoder as `decompress` uses it, on a file that can seek."""
 
-    total_range_bits = 24
+    total_range_bits = _RANGE_BITS
 
     def __init__(self, fo: IO[bytes]) -> None:
         self._file = fo
         self._start = fo.tell()
         self._coder = _native.ArithmeticDecoder(fo.read())
 
-    def pull(self, quantized_cdf: Tensor) -> int | None:
+    def pull(self, pdf: Tensor) -> int | None:
         """The next symbol; None at the end of the data. The file stands behind what was read, as
         the original leaves it."""
-        symbols = self._coder.pull(quantized_cdf.numpy()[None], 1)
+        symbols = self._coder.pull(_sums(pdf[None]), 1)
         self._file.seek(self._start + self._coder.position)
         return int(symbols[0]) if len(symbols) else None
 
 
-def open_decoder(fo: IO[bytes]) -> Any:
-    """A decoder for a file: the original where it cannot seek."""
-    return NativeDecoder(fo) if fo.seekable() else _ORIGINALS["ArithmeticDecoder"](fo)
+class OriginalDecoder:
+    """encodec's own decoder, for a stream that cannot seek."""
+
+    total_range_bits = _RANGE_BITS
+
+    def __init__(self, fo: IO[bytes]) -> None:
+        self._coder = _ORIGINALS["ArithmeticDecoder"](fo)
+
+    def pull(self, pdf: Tensor) -> int | None:
+        """The next symbol; None at the end of the data."""
+        symbol: int | None = self._coder.pull(torch.from_numpy(_sums(pdf[None])[0]))
+        return symbol
 
 
-def native_cdf(pdf: Tensor, total_range_bits: int, check: bool = True) -> Tensor:
-    """encodec's build_stable_quantized_cdf as `compress` uses it (spec 4.1): int64 [entries]."""
-    return torch.from_numpy(_native.cdf_reference(pdf.contiguous().numpy()[None]))[0]
+def open_decoder(fo: IO[bytes]) -> NativeDecoder | OriginalDecoder:
+    """A decoder for a file."""
+    return NativeDecoder(fo) if fo.seekable() else OriginalDecoder(fo)
 
 
 def attach(model: Any, exact_lengths: bool) -> None:
@@ -109,7 +154,7 @@ def attach(model: Any, exact_lengths: bool) -> None:
     _attached.add(model)
     compress.ArithmeticCoder = NativeCoder
     compress.ArithmeticDecoder = open_decoder
-    compress.build_stable_quantized_cdf = native_cdf
+    compress.build_stable_quantized_cdf = later_cdf
 
 
 def detach(model: Any) -> None:
