@@ -97,16 +97,23 @@ def _put_back(found: _Found) -> None:
 
 def _codecs(model: Any) -> Iterator[_Found]:
     """Each codec in the model, once."""
-    packages = [
-        importlib.import_module(ours) for path, ours in _KNOWN.items() if path in sys.modules
-    ]
+    packages = [_package(ours) for path, ours in _KNOWN.items() if path in sys.modules]
     seen: set[int] = set()
     for prefix, root in _roots(model):
         for name, module in root.named_modules(prefix=prefix):
-            for package in packages:
+            for package in filter(None, packages):
                 if isinstance(module, package.CODEC) and id(module) not in seen:
                     seen.add(id(module))
                     yield _Found(name, module, package)
+
+
+def _package(name: str) -> ModuleType | None:
+    """A module of this folder; None, with a warning, beside a version that it does not know."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        warnings.warn(f"encodec_fast does not know this version: {error}", stacklevel=4)
+        return None
 
 
 def _roots(model: Any) -> list[tuple[str, nn.Module]]:

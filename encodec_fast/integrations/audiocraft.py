@@ -12,9 +12,9 @@ from audiocraft.quantization.core_vq import (
     ResidualVectorQuantization,
     VectorQuantization,
 )
-from torch import Tensor, nn
+from torch import nn
 
-from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Kinds, Stand
+from encodec_fast.integrations.modules import AcceleratedNetwork, AcceleratedVq, Kinds, Stand
 from encodec_fast.integrations.seanet import Classes, UnsupportedError
 
 CODEC = EncodecModel
@@ -29,16 +29,8 @@ class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):  # type: ignore[mis
     """SEANetDecoder on the native core."""
 
 
-class AcceleratedQuantizer(AcceleratedCodebooks, ResidualVectorQuantization):  # type: ignore[misc]
+class AcceleratedQuantizer(AcceleratedVq, ResidualVectorQuantization):  # type: ignore[misc]
     """ResidualVectorQuantization on the native core."""
-
-    def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
-        """As ResidualVectorQuantization.encode."""
-        return self.search(x, n_q or len(self.layers))
-
-    def decode(self, q_indices: Tensor) -> Tensor:
-        """As ResidualVectorQuantization.decode."""
-        return self.look_up(q_indices)
 
 
 _KINDS = Kinds(

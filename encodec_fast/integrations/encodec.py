@@ -7,7 +7,6 @@ import weakref
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from encodec import EncodecModel
 from encodec.modules import SLSTM, SConv1d, SConvTranspose1d
@@ -20,7 +19,7 @@ from encodec.quantization.core_vq import (
 from torch import Tensor, nn
 
 from encodec_fast import _native
-from encodec_fast.integrations.modules import AcceleratedCodebooks, AcceleratedNetwork, Kinds, Stand
+from encodec_fast.integrations.modules import AcceleratedNetwork, AcceleratedVq, Kinds, Stand
 from encodec_fast.integrations.seanet import Classes, UnsupportedError
 
 CODEC = EncodecModel
@@ -37,16 +36,8 @@ class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):  # type: ignore[mis
     """SEANetDecoder on the native core."""
 
 
-class AcceleratedQuantizer(AcceleratedCodebooks, ResidualVectorQuantization):  # type: ignore[misc]
+class AcceleratedQuantizer(AcceleratedVq, ResidualVectorQuantization):  # type: ignore[misc]
     """ResidualVectorQuantization on the native core."""
-
-    def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
-        """As ResidualVectorQuantization.encode."""
-        return self.search(x, n_q or len(self.layers))
-
-    def decode(self, q_indices: Tensor) -> Tensor:
-        """As ResidualVectorQuantization.decode."""
-        return self.look_up(q_indices)
 
 
 _RANGE_BITS = 24  # of the coder in every file (spec 4.1)
@@ -63,22 +54,20 @@ _ORIGINALS = {
 _BATCH = 1024
 
 
-def later_cdf(pdf: Tensor, total_range_bits: int, check: bool = True) -> Tensor:
-    """encodec's build_stable_quantized_cdf as `compress` uses it: the coders below take the
-    distribution itself."""
-    return pdf
-
-
-def _sums(pdfs: Tensor) -> npt.NDArray[np.int64]:
-    """What build_stable_quantized_cdf makes of distributions [symbols, entries] (spec 4.1): int64
-    [symbols, entries]."""
-    sums: npt.NDArray[np.int64]
-    if pdfs.dtype == torch.float32:
-        sums = _native.cdf_reference(pdfs.detach().cpu().contiguous().numpy())
-    else:
+def native_cdf(
+    pdf: Tensor,
+    total_range_bits: int,
+    roundoff: float = 1e-8,
+    min_range: int = 2,
+    check: bool = True,
+) -> Tensor:
+    """encodec's build_stable_quantized_cdf (spec 4.1): sums int64 [entries] of a distribution."""
+    usual = (total_range_bits, roundoff, min_range) == (_RANGE_BITS, 1e-8, 2) and not check
+    if not usual or pdf.dtype != torch.float32 or pdf.device.type != "cpu" or pdf.dim() != 1:
         original = _ORIGINALS["build_stable_quantized_cdf"]
-        sums = np.stack([original(pdf, _RANGE_BITS, check=False).cpu().numpy() for pdf in pdfs])
-    return sums
+        sums: Tensor = original(pdf, total_range_bits, roundoff, min_range, check)
+        return sums
+    return torch.from_numpy(_native.cdf_reference(pdf.detach().contiguous().numpy()[None]))[0]
 
 
 class NativeCoder:
@@ -90,19 +79,20 @@ class NativeCoder:
         self._file = fo
         self._coder = _native.ArithmeticEncoder()
         self._symbols: list[int] = []
-        self._pdfs: list[Tensor] = []
+        self._cdfs: list[Tensor] = []
 
-    def push(self, symbol: int, pdf: Tensor) -> None:
-        """Code a symbol of a distribution [entries]."""
+    def push(self, symbol: int, quantized_cdf: Tensor) -> None:
+        """Code a symbol under the sums int64 [entries]."""
         self._symbols.append(symbol)
-        self._pdfs.append(pdf)
+        self._cdfs.append(quantized_cdf)
         if len(self._symbols) == _BATCH:
             self._code()
 
     def _code(self) -> None:
         if self._symbols:
-            self._coder.push(np.array(self._symbols, np.uint16), _sums(torch.stack(self._pdfs)))
-        self._symbols, self._pdfs = [], []
+            symbols = np.array(self._symbols, np.uint16)
+            self._coder.push(symbols, torch.stack(self._cdfs).cpu().numpy())
+        self._symbols, self._cdfs = [], []
 
     def flush(self) -> None:
         """Write what was coded."""
@@ -118,33 +108,23 @@ class NativeDecoder:
     def __init__(self, fo: IO[bytes]) -> None:
         self._file = fo
         self._start = fo.tell()
+        # For every segment of a file, which is little beside the language model's time.
         self._coder = _native.ArithmeticDecoder(fo.read())
 
-    def pull(self, pdf: Tensor) -> int | None:
+    def pull(self, quantized_cdf: Tensor) -> int | None:
         """The next symbol; None at the end of the data. The file stands behind what was read, as
         the original leaves it."""
-        symbols = self._coder.pull(_sums(pdf[None]), 1)
+        symbols = self._coder.pull(quantized_cdf.cpu().numpy()[None], 1)
         self._file.seek(self._start + self._coder.position)
         return int(symbols[0]) if len(symbols) else None
 
 
-class OriginalDecoder:
-    """encodec's own decoder, for a stream that cannot seek."""
-
-    total_range_bits = _RANGE_BITS
-
-    def __init__(self, fo: IO[bytes]) -> None:
-        self._coder = _ORIGINALS["ArithmeticDecoder"](fo)
-
-    def pull(self, pdf: Tensor) -> int | None:
-        """The next symbol; None at the end of the data."""
-        symbol: int | None = self._coder.pull(torch.from_numpy(_sums(pdf[None])[0]))
-        return symbol
-
-
-def open_decoder(fo: IO[bytes]) -> NativeDecoder | OriginalDecoder:
-    """A decoder for a file."""
-    return NativeDecoder(fo) if fo.seekable() else OriginalDecoder(fo)
+def open_decoder(fo: Any) -> Any:
+    """A decoder for a file: the original where it cannot seek."""
+    seekable = getattr(fo, "seekable", None)
+    if seekable is not None and seekable():
+        return NativeDecoder(fo)
+    return _ORIGINALS["ArithmeticDecoder"](fo)
 
 
 def attach(model: Any, exact_lengths: bool) -> None:
@@ -154,7 +134,7 @@ def attach(model: Any, exact_lengths: bool) -> None:
     _attached.add(model)
     compress.ArithmeticCoder = NativeCoder
     compress.ArithmeticDecoder = open_decoder
-    compress.build_stable_quantized_cdf = later_cdf
+    compress.build_stable_quantized_cdf = native_cdf
 
 
 def detach(model: Any) -> None:

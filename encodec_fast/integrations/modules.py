@@ -5,6 +5,7 @@ They hold no state but the part: a module's weights, names and children stay wha
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -82,7 +83,7 @@ def _check_class(module: nn.Module, accelerated: type[nn.Module]) -> None:
 
 def uninstall(module: Any) -> None:
     """Give an accelerated module its own class back."""
-    module.__class__ = type(module).__bases__[-1]
+    module.__class__ = next(c for c in type(module).__mro__ if not issubclass(c, Accelerated))
     del module.native_part
 
 
@@ -94,7 +95,15 @@ class Accelerated(Base):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy, or one from another process, is a module of its own."""
         super().__setstate__(state)
+        self.native_part = copy.copy(self.native_part)
         MODULES[self.native_part.handle] = self
+
+    def train(self, mode: bool = True) -> Any:
+        """As nn.Module.train. Training writes weights in ways that nobody can see, so that they are
+        read anew after it."""
+        if mode or self.training:
+            self.native_part.forget()
+        return super().train(mode)
 
 
 class AcceleratedNetwork(Accelerated):
@@ -107,16 +116,18 @@ class AcceleratedNetwork(Accelerated):
         usual = x.dim() == 3 and x.shape[1] == part.channels and x.shape[0] > 0 and x.shape[2] > 0
         if not usual or not part.accepts(self, x):
             return self.original_forward(x)
-        if torch.is_grad_enabled() and self._weights_want_gradients():
-            if torch.compiler.is_compiling() or part.native(self) is None:
-                return self.original_forward(x)
-            weights = [p for p in self.parameters() if p.requires_grad]
-            out: Tensor = _Recomputed.apply(self, x, *weights)  # type: ignore[no-untyped-call]
-            return out
+        if torch.is_grad_enabled():
+            if torch.compiler.is_compiling():
+                if any(parameter.requires_grad for parameter in self.parameters()):
+                    return self.original_forward(x)
+            elif part.wants_gradients(self):
+                if part.native(self) is None:
+                    return self.original_forward(x)
+                weights = [p for p in self.parameters() if p.requires_grad]
+                # PyTorch has no types here.
+                out: Tensor = _Recomputed.apply(self, x, *weights)  # type: ignore[no-untyped-call]
+                return out
         return self.run(x)
-
-    def _weights_want_gradients(self) -> bool:
-        return any(parameter.requires_grad for parameter in self.parameters())
 
     def run(self, x: Tensor) -> Tensor:
         """On the native core."""
@@ -187,3 +198,15 @@ class AcceleratedCodebooks(Accelerated):
     def original_decode(self, codes: Tensor) -> Tensor:
         """In PyTorch."""
         return super().decode(codes)
+
+
+class AcceleratedVq(AcceleratedCodebooks):
+    """The ResidualVectorQuantization of encodec and of audiocraft."""
+
+    def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
+        """As theirs."""
+        return self.search(x, n_q or len(self.layers))
+
+    def decode(self, q_indices: Tensor) -> Tensor:
+        """As theirs."""
+        return self.look_up(q_indices)

@@ -106,6 +106,11 @@ def _pack(codebooks: Tensor) -> _native.Codebooks:
     return packed
 
 
+def _own(out: Tensor) -> Tensor:
+    """As operators promise: memory of its own, laid out as the fake result."""
+    return out.clone(memory_format=torch.contiguous_format)
+
+
 @torch.library.custom_op("encodec_fast::run_network", mutates_args=(), device_types="cpu")
 def run_network(x: Tensor, handle: int, channels: int, up: int, down: int) -> Tensor:
     """[batch, in channels, rows] through the encoder or decoder `handle`, to [batch, channels,
@@ -113,8 +118,7 @@ def run_network(x: Tensor, handle: int, channels: int, up: int, down: int) -> Te
     module: Any = MODULES[handle]
     network = module.native_part.native(module)
     if network is None:
-        out: Tensor = module.original_forward(x.detach()).clone()
-        return out
+        return _own(module.original_forward(x.detach()))
     return torch.from_numpy(network(x.detach().contiguous().numpy(), module.native_part.threads))
 
 
@@ -130,8 +134,7 @@ def search_codebooks(x: Tensor, handle: int, n_q: int) -> Tensor:
     module: Any = MODULES[handle]
     codebooks = module.native_part.native(module)
     if codebooks is None:
-        out: Tensor = module.original_encode(x.detach(), n_q).clone()
-        return out
+        return _own(module.original_encode(x.detach(), n_q))
     rows = x.detach().transpose(1, 2).contiguous().numpy().reshape(-1, x.shape[1])
     codes = codebooks.encode(rows, n_q).astype(np.int64)
     return torch.from_numpy(codes).reshape(n_q, x.shape[0], x.shape[2])
@@ -149,8 +152,7 @@ def look_up_codes(codes: Tensor, handle: int, dimension: int) -> Tensor:
     module: Any = MODULES[handle]
     codebooks = module.native_part.native(module)
     if codebooks is None:
-        out: Tensor = module.original_decode(codes).clone()
-        return out
+        return _own(module.original_decode(codes))
     _, batch, frames = codes.shape
     flat = codes.reshape(len(codes), -1).numpy()
     checked = _native.as_codes("codes", flat, (None, None), codebooks.size)

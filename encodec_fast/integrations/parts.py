@@ -7,6 +7,8 @@ when the module has changed, and is copied and pickled with it, without what is 
 from __future__ import annotations
 
 import itertools
+import random
+import threading
 import warnings
 import weakref
 from abc import ABC, abstractmethod
@@ -16,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from encodec_fast import _native
 from encodec_fast.integrations.network import Network
@@ -26,7 +29,8 @@ Native = TypeVar("Native")
 
 # Custom operators take numbers and tensors: this is how they find a part's module.
 MODULES: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
-_HANDLES = itertools.count(1)
+# Not from 1: a number that another process has kept must not be anyone's here.
+_HANDLES = itertools.count(random.SystemRandom().getrandbits(60))
 
 
 class Part(ABC, Generic[Native]):
@@ -39,11 +43,13 @@ class Part(ABC, Generic[Native]):
 
     def _start(self) -> None:
         self.handle = next(_HANDLES)
-        self._native: Native | None = None
-        self._watch: Watch | None = None
+        self._lock = threading.Lock()
+        self._read: tuple[Watch | None, Native | None] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_native": None, "_watch": None}
+        state = self.__dict__.copy()
+        del state["_lock"], state["_read"], state["handle"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -56,16 +62,30 @@ class Part(ABC, Generic[Native]):
 
     def native(self, module: nn.Module) -> Native | None:
         """What stands in for `module` as it is now; None, with one warning, where nothing can."""
-        if self._watch is None or not self._watch.unchanged():
-            self._native = None
+        watch, native = self._read
+        if watch is not None and watch.unchanged():
+            return native
+        with self._lock:
+            watch, native = self._read
+            if watch is not None and watch.unchanged():  # another thread was here before
+                return native
+            native = None
             try:
                 self._check(module)
-                self._native = self.build(module)
+                native = self.build(module)
             except UnsupportedError as error:
                 self.warn(module, str(error))
             # Hooks that are there now would not be seen to go.
-            self._watch = None if has_hooks(module) else Watch(module, self.tensors)
-        return self._native
+            self._read = None if has_hooks(module) else Watch(module, self.tensors), native
+        return native
+
+    def wants_gradients(self, module: nn.Module) -> bool:
+        """Whether a weight of `module` as it is now wants a gradient."""
+        self.native(module)
+        watch, _ = self._read
+        if watch is None:
+            return any(parameter.requires_grad for parameter in module.parameters())
+        return watch.wants_gradients()
 
     def _check(self, module: nn.Module) -> None:
         if has_hooks(module):
@@ -79,7 +99,7 @@ class Part(ABC, Generic[Native]):
 
     def forget(self) -> None:
         """Build anew on next use. Training writes weights in ways that no watch sees."""
-        self._native = self._watch = None
+        self._read = None, None
 
     def accepts(self, module: nn.Module, x: Tensor) -> bool:
         """Whether this may stand in for one call on `x` (a tensor of the right form); if not, there
@@ -94,8 +114,10 @@ class Part(ABC, Generic[Native]):
             reason = f"its input is {x.dtype} on {x.device.type}"
         elif torch.is_autocast_enabled("cpu"):
             reason = "autocast is on"
-        elif torch._C._get_tracing_state() is not None:  # what torch.jit.is_tracing asks
-            reason = "it is being traced"
+        elif torch._C._get_tracing_state() is not None or _is_exporting():
+            reason = "it is being traced"  # the number of a part means nothing elsewhere
+        elif not torch.compiler.is_compiling() and _is_transformed():
+            reason = "a transform of torch.func or forward-mode differentiation is at work"
         if reason is not None and not torch.compiler.is_compiling():
             self.warn(module, reason)
         return reason is None
@@ -120,6 +142,15 @@ class Part(ABC, Generic[Native]):
 
 
 _PLAIN = (torch.float32, "cpu")
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export is at work; older versions of PyTorch do not tell."""
+    return bool(getattr(torch.compiler, "is_exporting", bool)())
+
+
+def _is_transformed() -> bool:
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class NetworkPart(Part[Network]):

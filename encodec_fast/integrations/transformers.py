@@ -49,8 +49,7 @@ class AcceleratedQuantizer(AcceleratedCodebooks, EncodecResidualVectorQuantizer)
 class ExactLengthsModel(EncodecModel):  # type: ignore[misc]
     """EncodecModel whose `encode` gives each item of a padded batch the codes it would have alone.
 
-    Items that end sooner have codes 0, and scales 0 where they lack a whole chunk: what is decoded
-    there is silence, or with models without scales whatever code 0 stands for.
+    Items that end sooner have codes 0, and scales 0 where they lack a whole chunk.
     `last_frame_pad_length` is that of the longest item.
     """
 

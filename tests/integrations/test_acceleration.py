@@ -5,7 +5,10 @@ The codec is transformers', of any supported version.
 
 from __future__ import annotations
 
+import copy
+import gc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -143,6 +146,89 @@ def test_models_made_in_inference_mode() -> None:
         assert snr(expected.clone(), found.clone()) > 90
         assert "AcceleratedEncoder" in repr(model)
         model.load_state_dict(small_model("24khz", seed=5).state_dict())
+
+
+def test_shallow_copies_are_modules_of_their_own() -> None:
+    model = ef.accelerate(small_model("24khz"), quiet=True)
+    x = noise(1, 1, 9000)
+    with torch.no_grad():
+        expected = model.encoder(x)
+        twin = copy.copy(model.encoder)
+        assert torch.equal(twin(x), expected)
+        del twin
+        gc.collect()
+        assert torch.equal(model.encoder(x), expected)
+
+
+def test_layers_added_to_a_container_are_noticed() -> None:
+    original, model = small_model("24khz"), ef.accelerate(small_model("24khz"), quiet=True)
+    x = noise(1, 1, 9000)
+    with torch.no_grad():
+        model.encoder(x)
+        for m in (original, model):
+            m.encoder.layers.append(torch.nn.ELU())
+        with pytest.warns(UserWarning, match="ends with an activation"):
+            assert snr(original.encoder(x), model.encoder(x)) > 90
+
+
+def test_threads_share_one_reading() -> None:
+    model = ef.accelerate(small_model("24khz"), quiet=True)
+    part, x = model.encoder.native_part, noise(1, 1, 9000)
+    built: list[int] = []
+    build = part.build
+    part.build = lambda module: (built.append(1), build(module))[1]
+
+    def run(_: int) -> Tensor:
+        with torch.no_grad():
+            return model.encoder(x)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(run, range(16)))
+    assert len(built) == 1
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_function_transforms_run_in_pytorch() -> None:
+    original, model = small_model("24khz"), ef.accelerate(small_model("24khz"), quiet=True)
+    x = noise(1, 1, 2000)
+    state = dict(model.encoder.named_parameters())
+
+    def loss(state: Any, m: Any) -> Tensor:
+        return torch.func.functional_call(m.encoder, state, (x,)).pow(2).sum()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = torch.func.grad(loss)(state, model)
+        expected = torch.func.grad(loss)(dict(original.encoder.named_parameters()), original)
+        for name, value in expected.items():
+            assert snr(value, found[name]) > 60
+        # PyTorch's LSTM has no forward mode: it says so instead of losing the tangent.
+        with pytest.raises(NotImplementedError, match="forward AD"):
+            torch.func.jvp(model.encoder, (x,), (x,))
+
+
+def test_exported_programs_hold_pytorchs_operations() -> None:
+    """The number of a part means nothing in another process."""
+
+    class Decode(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.quantizer = ef.accelerate(small_model("24khz"), quiet=True).quantizer
+
+        def forward(self, codes: Tensor) -> Tensor:
+            return self.quantizer.decode(codes)
+
+    with torch.no_grad():
+        exported = torch.export.export(Decode().eval(), (torch.zeros(2, 1, 5, dtype=torch.int64),))
+    assert "encodec_fast" not in str(exported.graph)
+    assert "embedding" in str(exported.graph)
+
+
+def test_other_devices_run_in_pytorch() -> None:
+    model = ef.accelerate(small_model("24khz"), quiet=True).to("meta")
+    codes = torch.zeros(2, 1, 5, dtype=torch.int64, device="meta")
+    with pytest.warns(UserWarning, match="on meta"):
+        assert model.quantizer.decode(codes).device.type == "meta"
 
 
 def test_gradients_of_weights_in_eval_mode() -> None:

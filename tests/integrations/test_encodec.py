@@ -197,6 +197,39 @@ def test_the_old_weight_norm_is_read_as_it_is() -> None:
     ef.restore(model)
 
 
+def test_codebooks_that_training_moved_are_read_anew() -> None:
+    """Its moving averages write through .data, in the quantiser's forward."""
+    original, model = small_model("24khz"), ef.accelerate(small_model("24khz"), quiet=True)
+    latents = torch.randn(2, 32, 200)
+    before = model.quantizer.encode(latents, 300, 7.2)
+    for m in (original, model):
+        m.train()
+        for _ in range(5):
+            m.quantizer(latents * 3, 300, 7.2)
+        m.eval()
+    after = model.quantizer.encode(latents, 300, 7.2)
+    assert torch.equal(after, original.quantizer.encode(latents, 300, 7.2))
+    assert not torch.equal(after, before)
+    ef.restore(model)
+
+
+def test_models_that_are_not_accelerated_code_beside_one_that_is() -> None:
+    plain, model = small_model("24khz"), small_model("24khz")
+    for m in (plain, model):
+        m.get_lm_model = Lm
+    wav = noise(1, 1, 9000)[0]
+    expected = COMPRESS.compress(plain, wav, use_lm=True)
+    original = COMPRESS.ArithmeticCoder
+    ef.accelerate(model, quiet=True)
+    assert COMPRESS.compress(plain, wav, use_lm=True) == expected
+    # As if `accelerate` came while another thread was in the midst of a file.
+    COMPRESS.ArithmeticCoder = original
+    try:
+        assert COMPRESS.compress(plain, wav, use_lm=True) == expected
+    finally:
+        ef.restore(model)
+
+
 def test_unsupported_parts_are_named() -> None:
     for changes, what in (
         ({"activation": "GELU", "activation_params": {}}, "GELU"),
