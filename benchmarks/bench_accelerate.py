@@ -187,7 +187,8 @@ def measure_notice(repetitions: int) -> list[Notice]:
     for name in ("encoder", "quantizer", "decoder"):
         module = getattr(model, name)
         module.native_part.native(module)
-        unchanged = module.native_part._watch.unchanged
+        watch, _ = module.native_part._read
+        unchanged = watch.unchanged
         rounds = [
             timed(lambda u=unchanged: [u() for _ in range(calls)])[0] / calls
             for _ in range(repetitions)
