@@ -113,8 +113,9 @@ class AcceleratedNetwork(Accelerated):
 
     def forward(self, x: Tensor) -> Tensor:
         part = self.native_part
-        usual = x.dim() == 3 and x.shape[1] == part.channels and x.shape[0] > 0 and x.shape[2] > 0
-        if not usual or not part.accepts(self, x):
+        # Anything else is the package's to refuse.
+        usual = x.is_floating_point() and x.dim() == 3 and x.shape[1] == part.channels
+        if not usual or x.numel() == 0 or not part.accepts(self, x):
             return self.original_forward(x)
         if torch.is_grad_enabled():
             if torch.compiler.is_compiling():
@@ -171,8 +172,13 @@ class AcceleratedCodebooks(Accelerated):
     def search(self, x: Tensor, n_q: int) -> Tensor:
         """Latents [batch, dimension, frames] to codes int64 [n_q, batch, frames]."""
         part = self.native_part
-        usual = x.dim() == 3 and x.shape[1] == part.dimension and x.numel() > 0
-        if not usual or not 1 <= n_q <= part.n_q or not part.accepts(self, x.detach()):
+        usual = x.is_floating_point() and x.dim() == 3 and x.shape[1] == part.dimension
+        if (
+            not usual
+            or x.numel() == 0
+            or not 1 <= n_q <= part.n_q
+            or not part.accepts(self, x.detach())
+        ):
             return self.original_encode(x, n_q)
         codes: Tensor = operators.search_codebooks(x.detach(), part.handle, n_q)
         return codes

@@ -155,7 +155,10 @@ def look_up_codes(codes: Tensor, handle: int, dimension: int) -> Tensor:
         return _own(module.original_decode(codes))
     _, batch, frames = codes.shape
     flat = codes.reshape(len(codes), -1).numpy()
-    checked = _native.as_codes("codes", flat, (None, None), codebooks.size)
+    try:
+        checked = _native.as_codes("codes", flat, (None, None), codebooks.size)
+    except ValueError:  # in the package's own words
+        return _own(module.original_decode(codes))
     latents = torch.from_numpy(codebooks.decode(checked))
     return latents.reshape(batch, frames, dimension).transpose(1, 2).contiguous()
 

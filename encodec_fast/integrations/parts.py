@@ -118,6 +118,8 @@ class Part(ABC, Generic[Native]):
             reason = "it is being traced"  # the number of a part means nothing elsewhere
         elif not torch.compiler.is_compiling() and _is_transformed():
             reason = "a transform of torch.func or forward-mode differentiation is at work"
+        elif not torch.compiler.is_compiling() and _has_global_hooks():
+            reason = "hooks on all modules would not be called"
         if reason is not None and not torch.compiler.is_compiling():
             self.warn(module, reason)
         return reason is None
@@ -147,6 +149,11 @@ _PLAIN = (torch.float32, "cpu")
 def _is_exporting() -> bool:
     """Whether torch.export is at work; older versions of PyTorch do not tell."""
     return bool(getattr(torch.compiler, "is_exporting", bool)())
+
+
+def _has_global_hooks() -> bool:
+    every = nn.modules.module
+    return bool(every._global_forward_hooks or every._global_forward_pre_hooks)
 
 
 def _is_transformed() -> bool:

@@ -188,6 +188,36 @@ def test_threads_share_one_reading() -> None:
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+def test_parametrisations_added_later_are_noticed() -> None:
+    class Half(torch.nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * 0.5
+
+    if not hasattr(small_model("24khz").encoder.layers[0].conv, "parametrizations"):
+        pytest.skip("this transformers has the old weight norm")
+    original, model = small_model("24khz"), ef.accelerate(small_model("24khz"), quiet=True)
+    x = noise(1, 1, 9000)
+    with torch.no_grad():
+        model.encoder(x)
+        for m in (original, model):
+            conv = m.encoder.layers[0].conv
+            torch.nn.utils.parametrize.register_parametrization(conv, "weight", Half(), unsafe=True)
+        assert snr(original.encoder(x), model.encoder(x)) > 90
+
+
+def test_hooks_on_all_modules_are_called() -> None:
+    model = ef.accelerate(small_model("24khz"), quiet=True)
+    calls: list[int] = []
+    every = torch.nn.modules.module
+    handle = every.register_module_forward_hook(lambda *_: calls.append(1))
+    try:
+        with pytest.warns(UserWarning, match="hooks on all modules"), torch.no_grad():
+            model.encoder(noise(1, 1, 9000))
+    finally:
+        handle.remove()
+    assert len(calls) > 20
+
+
 def test_function_transforms_run_in_pytorch() -> None:
     original, model = small_model("24khz"), ef.accelerate(small_model("24khz"), quiet=True)
     x = noise(1, 1, 2000)
@@ -275,8 +305,11 @@ def test_meaningless_samples_do_not_crash() -> None:
         for value in (float("nan"), float("inf"), 3e38):
             codes = model.encode(torch.full((1, 1, 5000), value)).audio_codes
             assert codes.min() >= 0 and codes.max() < 64
-    with pytest.raises(ValueError, match="codes"):
+    with pytest.raises(IndexError, match="out of range"):  # as PyTorch says it
         model.decode(torch.full((1, 1, 2, 5), 64), [None])
+    for dtype in (torch.int16, torch.uint8, torch.complex64):  # PCM that nobody scaled, say
+        with pytest.raises(RuntimeError, match="type"):
+            model.encoder(torch.zeros(1, 1, 9000, dtype=dtype))
 
 
 def test_unsupported_models_say_which_part() -> None:
