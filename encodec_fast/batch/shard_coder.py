@@ -15,7 +15,15 @@ from encodec_fast.batch.cluster_output import record_name
 from encodec_fast.batch.folder import Folder
 from encodec_fast.batch.formats import FORMATS
 from encodec_fast.batch.items import Item
-from encodec_fast.batch.manifest import FAILED, MANIFEST, read_failures, read_manifest
+from encodec_fast.batch.manifest import (
+    FAILED,
+    MANIFEST,
+    identity_of,
+    read_failures,
+    read_manifest,
+    write_manifest,
+)
+from encodec_fast.batch.names import shard_name
 from encodec_fast.batch.run import run_locally
 from encodec_fast.batch.settings import Settings
 from encodec_fast.codec import Codec
@@ -37,6 +45,7 @@ class ShardCoder:
         with contextlib.suppress(OSError):
             os.chdir(caller)
         self._settings = settings
+        self._format = FORMATS[settings.format]
         self._folder = folder
         self._state = state
         with tempfile.TemporaryDirectory() as scratch:
@@ -58,7 +67,7 @@ class ShardCoder:
             record = self._recorded(shard)
             if record is None or (row["retry"] and record["failed"]):
                 # What the driver pickled, of this run.
-                record = self._code(shard, pickle.loads(row["items"]))
+                record = self._code(shard, pickle.loads(row["items"]), record)
                 coded = True
         except OSError as error:  # not of an item, which does not end the run
             return {"shard": shard, "record": "", "coded": False, "error": str(error)}
@@ -73,18 +82,20 @@ class ShardCoder:
         whole = all(self._folder.sha256(f["file"]) == f["sha256"] for f in record["files"])
         return record if whole else None
 
-    def _code(self, shard: int, items: list[Item]) -> dict[str, Any]:
-        """Codes the items and publishes their files, and then the record of it."""
-        settings = replace(self._settings, shard=(0, 1), shard_size=len(items))
-        format = FORMATS[settings.format]
+    def _code(self, shard: int, items: list[Item], before: dict[str, Any] | None) -> dict[str, Any]:
+        """Codes the items, or the failures of the record `before`, and publishes their files, and
+        then the record of it."""
+        settings = replace(self._settings, shard=(0, 1))
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "out"
-            run_locally(items, out, self._codec, settings)
+            if before is not None:
+                self._restore(out, settings, items, before)
+            run_locally(items, out, self._codec, settings, retry_failed=before is not None)
             entries = []
             for entry in read_manifest(out / MANIFEST.format(""))["files"]:
                 name = entry["file"]
-                if not format.per_item:
-                    name = f"tokens{self._settings.job}-{shard:05d}{format.suffix}"
+                if not self._format.per_item:
+                    name = shard_name(self._settings.job, shard, self._format.suffix)
                 self._folder.publish(out / entry["file"], name)
                 del entry["shard"]
                 entries.append({**entry, "file": name})
@@ -92,3 +103,26 @@ class ShardCoder:
         record = {"shard": shard, "files": entries, "failed": failed}
         self._folder.write(record_name(self._state, shard), json.dumps(record).encode())
         return record
+
+    def _restore(
+        self, out: Path, settings: Settings, items: list[Item], record: dict[str, Any]
+    ) -> None:
+        """Makes `out` what the run that coded the shard had left there."""
+        out.mkdir()
+        files = []
+        for entry in record["files"]:
+            name = entry["file"]
+            if not self._format.per_item:
+                name = shard_name(settings.job, 0, self._format.suffix)
+            self._folder.fetch(entry["file"], out / name)
+            files.append({**entry, "file": name})
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            write_manifest(
+                out / MANIFEST.format(""),
+                out / FAILED.format(""),
+                settings,
+                identity_of(settings, self._codec, items),
+                self._codec.sample_rate,
+                [{"shard": 0, "files": files, "failed": record["failed"]}],
+                Path(scratch),
+            )

@@ -67,4 +67,4 @@ def tokenize(
         return run_locally(items, out, loaded, settings, retry_failed, progress)
     from encodec_fast.batch.cluster import run_on_ray  # only here: what it sets is for Ray alone
 
-    return run_on_ray(items, os.fspath(out), settings, retry_failed, progress)
+    return run_on_ray(items, os.fspath(out), loaded, settings, retry_failed, progress)

@@ -6,13 +6,23 @@ import json
 import os
 import pickle
 import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data_sets import RECORDINGS, sound_bytes, write_corpus, write_tar
 
-from encodec_fast.batch.items import FileLocation, PartLocation, open_item, read_extra
+from encodec_fast.batch import rows as rows_module
+from encodec_fast.batch.items import (
+    MAX_EXTRA_BYTES,
+    FileLocation,
+    Item,
+    PartLocation,
+    read_extra,
+)
 from encodec_fast.batch.sources import list_items
 
 WAV = sound_bytes("x.wav", 8000, 1, 0.1)
@@ -23,7 +33,7 @@ def keys(*sources: Any, **options: Any) -> list[str]:
 
 
 def content(item: Any) -> bytes:
-    with open_item(item) as source:
+    with item.location.open() as source:
         return source.read_bytes() if isinstance(source, Path) else source.read()
 
 
@@ -77,9 +87,12 @@ def test_manifests_and_lists(tmp_path: Path) -> None:
     table.write_text("file\nx.wav\n")
     with pytest.raises(ValueError, match=r"list\.csv: line 2: expected a column 'path'"):
         keys(table)
-    lines.write_text('{"path": "x.wav", "key": []}')
-    with pytest.raises(ValueError, match=r"list\.jsonl: line 1: expected a key, found \[\]"):
-        keys(lines)
+    lines.write_text('{"path": "x.wav", "key": 0}\n{"path": "y.wav", "key": null}')
+    assert keys(lines) == ["0", "y.wav"]
+    for key in ("[]", "true", "1.5"):
+        lines.write_text(f'{{"path": "a.wav"}}\n{{"path": "x.wav", "key": {key}}}')
+        with pytest.raises(ValueError, match=r"list\.jsonl: line 2: expected a key .*, found "):
+            keys(lines)
     names.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"list\.txt: .*utf-8"):
         keys(names)
@@ -97,6 +110,7 @@ def test_archives(tmp_path: Path) -> None:
             "002.right.FLAC": flac,
             "002.txt": b"both",
             "003.txt": b"without audio",
+            "._004.wav": b"of another system",
         },
     )
     items = list_items(path)
@@ -112,11 +126,54 @@ def test_archives(tmp_path: Path) -> None:
 
     write_tar(tmp_path / "shard-1.tar", {"001.wav": WAV})
     assert len(keys(f"{tmp_path}/shard-*.tar")) == len(keys(tmp_path)) == 4
+
+
+def three_samples(folder: Path) -> Path:
+    members = {f"{n}.{kind}": data for n in "123" for kind, data in (("wav", WAV), ("txt", b"x"))}
+    return write_tar(folder / "a.tar", members)
+
+
+def check_damage(folder: Path, reason: str, *samples: str) -> None:
+    """Whether an archive is a failure beside the samples before its damage, and no other one is."""
+    write_tar(folder / "b.tar", {"1.wav": WAV})
+    found = {item.key: item for item in list_items(folder)}
+    assert found.keys() == {"a.tar", "b.tar/1", *(f"a.tar/{name}" for name in samples)}
+    damaged = pickle.loads(pickle.dumps(found.pop("a.tar")))
+    assert damaged.source == str(folder / "a.tar")
+    with pytest.raises(ValueError, match=f"damaged archive: .*{reason}"):
+        content(damaged)
+    assert {content(item) for item in found.values()} == {WAV}
+
+
+def test_a_damaged_header_in_an_archive(tmp_path: Path) -> None:
+    path = three_samples(tmp_path)
     data = bytearray(path.read_bytes())
-    data[512 + len(WAV) // 512 * 512 + 512] ^= 1
+    data[data.index(b"2.txt")] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"shard-0\.tar: expected"):
-        keys(path)
+    check_damage(tmp_path, "found a damaged header", "1")
+
+
+@pytest.mark.parametrize("name", ["1.wav", "2.wav", "3.wav", "3.txt"])
+def test_a_truncated_archive(tmp_path: Path, name: str) -> None:
+    """The sample that it ends in may lack members, or a part of its audio."""
+    path = three_samples(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(name.encode()) + 512 + 1])
+    check_damage(tmp_path, "unexpected end of data", *"12"[: int(name[0]) - 1])
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive" * 100])
+def test_what_is_no_archive(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    check_damage(tmp_path, "expected an uncompressed tar archive")
+
+
+@pytest.mark.parametrize("name", ["2.wav", "./2.txt"])
+def test_a_member_twice(tmp_path: Path, name: str) -> None:
+    path = three_samples(tmp_path)
+    with tarfile.open(path, "a") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    check_damage(tmp_path, f"member '{name}': expected it once, found it twice", *"13")
 
 
 def test_a_short_archive_is_the_items_failure(tmp_path: Path) -> None:
@@ -125,6 +182,18 @@ def test_a_short_archive_is_the_items_failure(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: item.extra[0][1].start])
     with pytest.raises(OSError, match="expected 4 bytes"):
         read_extra(item)
+
+
+def test_extras_of_any_size_are_not_read(tmp_path: Path) -> None:
+    def item(*sizes: int) -> Item:
+        parts = [(f"{n}.mp4", PartLocation("gone", 0, size)) for n, size in enumerate(sizes)]
+        return Item("k", FileLocation("x"), "place", extra=tuple(parts))
+
+    for sizes in ([1 << 40], [MAX_EXTRA_BYTES - 5 - 5, 1], [MAX_EXTRA_BYTES - 4]):
+        with pytest.raises(ValueError, match=f"place: expected at most {MAX_EXTRA_BYTES} bytes"):
+            read_extra(item(*sizes))
+    with pytest.raises(FileNotFoundError):  # it tries to
+        read_extra(item(MAX_EXTRA_BYTES - 5))
 
 
 def rows() -> list[dict[str, Any]]:
@@ -154,6 +223,26 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "part.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"part\.parquet: expected a parquet file"):
         keys(tmp_path / "part.parquet")
+
+
+def test_threads_read_a_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra tokenize")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"audio": [WAV] * 8}), tmp_path / "a.parquet")
+    items = list_items(tmp_path / "a.parquet")
+    original = rows_module._parquet_file
+    readings = []
+
+    def slow(*arguments: Any) -> Any:
+        readings.append(arguments)
+        time.sleep(0.05)
+        return original(*arguments)
+
+    monkeypatch.setattr(rows_module, "_parquet_file", slow)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(content, items)) == [WAV] * 8
+    assert len(readings) == 1
 
 
 def test_hugging_face_data_sets(tmp_path: Path) -> None:
