@@ -28,6 +28,9 @@ from encodec_fast.batch.run import run_locally
 from encodec_fast.batch.settings import Settings
 from encodec_fast.codec import Codec
 
+# Of a record that waits until the files that it names are there in the place of others.
+_NEXT = ".next"
+
 
 class ShardCoder:
     """Codes shards with one program, each as a run of its own on this machine, whose files then
@@ -74,13 +77,16 @@ class ShardCoder:
         return {"shard": shard, "record": json.dumps(record), "coded": coded, "error": ""}
 
     def _recorded(self, shard: int) -> dict[str, Any] | None:
-        """The record of a shard whose files are all as they were written."""
-        data = self._folder.read(record_name(self._state, shard))
-        if data is None:
-            return None
-        record: dict[str, Any] = json.loads(data)
-        whole = all(self._folder.sha256(f["file"]) == f["sha256"] for f in record["files"])
-        return record if whole else None
+        """The record of a shard whose files are all as they were written: where a worker has died
+        while it replaced them, the one that they fit."""
+        name = record_name(self._state, shard)
+        for data in (self._folder.read(name), self._folder.read(name + _NEXT)):
+            record: dict[str, Any] = json.loads(data or b"{}")
+            if record and all(
+                self._folder.sha256(f["file"]) == f["sha256"] for f in record["files"]
+            ):
+                return record
+        return None
 
     def _code(self, shard: int, items: list[Item], before: dict[str, Any] | None) -> dict[str, Any]:
         """Codes the items, or the failures of the record `before`, and publishes their files, and
@@ -91,17 +97,21 @@ class ShardCoder:
             if before is not None:
                 self._restore(out, settings, items, before)
             run_locally(items, out, self._codec, settings, retry_failed=before is not None)
+            made = read_manifest(out / MANIFEST.format(""))["files"]
             entries = []
-            for entry in read_manifest(out / MANIFEST.format(""))["files"]:
+            for entry in made:
                 name = entry["file"]
                 if not self._format.per_item:
                     name = shard_name(self._settings.job, shard, self._format.suffix)
-                self._folder.publish(out / entry["file"], name)
-                del entry["shard"]
-                entries.append({**entry, "file": name})
+                entries.append({k: entry[k] for k in entry if k != "shard"} | {"file": name})
             failed = [asdict(failure) for failure in read_failures(out / FAILED.format(""))]
-        record = {"shard": shard, "files": entries, "failed": failed}
-        self._folder.write(record_name(self._state, shard), json.dumps(record).encode())
+            record = {"shard": shard, "files": entries, "failed": failed}
+            name, data = record_name(self._state, shard), json.dumps(record).encode()
+            if before is not None:
+                self._folder.write(name + _NEXT, data)
+            for entry, published in zip(made, entries, strict=True):
+                self._folder.publish(out / entry["file"], published["file"])
+        self._folder.write(name, data)
         return record
 
     def _restore(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +65,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_equal_to_the_local_engine(format: str, tmp_path: Path) -> None:
     items, how = recordings(tmp_path), settings(tmp_path, format=format)
     codec = Codec.load(how.model)
-    run_locally(items, tmp_path / "local", codec, how)
+    run_locally(items, tmp_path / "local", codec, replace(how, threads=2))
     output = ClusterOutput(f"file://{tmp_path}/out", how, codec, items)
     assert output.finished() is None
     output.begin()
@@ -107,9 +109,13 @@ def test_failures_are_tried_again(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
 
 
+@pytest.mark.parametrize("steps", [None, 0, 1, 2])
 @pytest.mark.parametrize("format", ["npy", "safetensors"])
-def test_only_failures_are_tried_again(format: str, tmp_path: Path) -> None:
-    """What the others became stays, also where their recordings are gone since."""
+def test_only_failures_are_tried_again(
+    format: str, steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others became stays, also where their recordings are gone since, and where the
+    worker dies when it has written so many files."""
     items, how = recordings(tmp_path), settings(tmp_path, format=format)
     codec = Codec.load(how.model)
     output = ClusterOutput(str(tmp_path / "out"), how, codec, items)
@@ -121,6 +127,20 @@ def test_only_failures_are_tried_again(format: str, tmp_path: Path) -> None:
     for item in items[:-1]:
         Path(item.source).unlink()
     output.begin()
+    with monkeypatch.context() as patch:
+        original = Folder._put
+        left = steps
+
+        def dying(self: Folder, name: str, write: object) -> None:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left = None if left is None else left - 1
+            original(self, name, write)
+
+        patch.setattr(Folder, "_put", dying)
+        with contextlib.nullcontext() if steps is None else pytest.raises(KeyboardInterrupt):
+            code(output, how, retry=True)
     report = output.finish(json.loads(str(r["record"])) for r in code(output, how, retry=True))
     assert (report.items, report.failures) == (8, ())
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
