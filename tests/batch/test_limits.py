@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from data_sets import RECORDINGS, files_of, sound_bytes, write_corpus, write_tar
 from programs import tiny_program
+from token_items import WEIRD_KEYS, make_tokens, tiny_codec
 
 import encodec_fast as ef
 from encodec_fast.batch import safetensors_format
+from encodec_fast.batch.formats import FORMATS
 from encodec_fast.batch.job import Job
 from encodec_fast.batch.names import file_name
 
@@ -63,6 +65,24 @@ def test_descriptions_that_do_not_fit_into_a_header(
         outputs.append(failures)
     assert outputs[1].items() <= outputs[0].items()
     assert "00" not in outputs[1] and 5 < len(outputs[0]) < 35
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_items_that_pass_fill_no_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """A header of items alike that would be one byte too long has none that passes."""
+    codec = tiny_codec(tmp_path, "segments")
+    path = tmp_path / "shard"
+    for seed, key in enumerate(WEIRD_KEYS):
+        items = [make_tokens(codec, f"{key}{n}", seed) for n in range(count)]
+        FORMATS["safetensors"].write(items, path, codec)
+        header = int.from_bytes(path.read_bytes()[:8], "little")
+        with monkeypatch.context() as patch:
+            patch.setattr(safetensors_format, "MAX_HEADER", header - 1)
+            for item in items:
+                with pytest.raises(ValueError, match=f"header of a shard of {count}"):
+                    safetensors_format.check(item, count)
 
 
 @pytest.mark.parametrize("format", ["safetensors", "webdataset"])
