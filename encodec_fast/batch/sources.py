@@ -43,8 +43,7 @@ def list_items(sources: Sources, audio_column: str = AUDIO_COLUMN) -> list[Item]
     column `audio_column`; a pattern of such paths; a URL of one for fsspec; or a datasets.Dataset.
     Keys are paths relative to the source; of rows, their number. A damaged archive is an item that
     cannot be coded. Raises ValueError for a source without recordings or that cannot be read as
-    what it is, and for two items with one key, OSError for a source
-    that cannot be opened.
+    what it is, and for two items with one key, OSError for a source that cannot be opened.
     """
     if isinstance(sources, (str, os.PathLike, dict)) or hasattr(sources, "num_rows"):
         sources = [sources]
