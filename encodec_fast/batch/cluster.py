@@ -16,6 +16,7 @@ from typing import Any
 from encodec_fast.batch.cluster_output import ClusterOutput
 from encodec_fast.batch.items import Item
 from encodec_fast.batch.manifest import Report
+from encodec_fast.batch.rows import DatasetRow
 from encodec_fast.batch.run import Progress
 from encodec_fast.batch.settings import Settings
 from encodec_fast.batch.shard_coder import ShardCoder
@@ -29,6 +30,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 def run_on_ray(
     items: Sequence[Item],
     out: str,
+    codec: Codec,
     settings: Settings,
     retry_failed: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -37,13 +39,18 @@ def run_on_ray(
     makes; goes on where an earlier call was ended, by whatever.
 
     items: of all jobs, sorted by key; their places and `out`, a path or a URL for fsspec, must be
-    reached by all machines. settings.threads: of each worker, which asks for as many CPUs. Uses the
-    Ray that runs (ray.init, RAY_ADDRESS), else one on this machine. Errors as `tokenize`.
+    reached by all machines. codec: that of settings.model. settings.threads: of each worker, which
+    asks for as many CPUs. Uses the Ray that runs (ray.init, RAY_ADDRESS), else one on this machine.
+    Errors as `tokenize`.
     """
     started = time.monotonic()
+    if any(isinstance(item.location, DatasetRow) for item in items):
+        raise ValueError(
+            "sources: engine ray does not send a datasets.Dataset to its workers; save it as "
+            "parquet or with save_to_disk where all machines see it, and name that"
+        )
     ray = _load_ray()
     program = find_program(settings.model)
-    codec = Codec.load(program)
     output = ClusterOutput(out, settings, codec, items)
     report = output.finished()
     if report is not None and not (retry_failed and report.failures):
@@ -97,9 +104,7 @@ def _coded_shards(
         fn_constructor_args=(settings, output.folder, output.state, program, str(Path.cwd())),
         num_cpus=settings.threads,
         compute=ray.data.ActorPoolStrategy(
-            min_size=1,
-            max_size=workers,
-            initial_size=workers,
+            size=workers,
             # Or a shard would wait for a worker that is busy, or whose machine is gone.
             max_tasks_in_flight_per_actor=1,
         ),

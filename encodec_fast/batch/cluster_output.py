@@ -20,6 +20,7 @@ from encodec_fast.batch.manifest import (
     STATE,
     Report,
     check_document,
+    check_files,
     identity_of,
     read_failures,
     read_manifest,
@@ -53,7 +54,7 @@ class ClusterOutput:
 
     def finished(self) -> Report | None:
         """What the job has made, where it has finished. Raises ValueError for a folder of another
-        run."""
+        run, and where files are missing from it."""
         folder = self.folder
         names = [name for name in folder.names() if not name.startswith(".")]
         known = fnmatch.filter(names, MANIFEST.format("*"))
@@ -66,7 +67,11 @@ class ClusterOutput:
             )
         for name, data in found.items():
             check_document(folder.url, f"{folder.url}/{name}", data, self._identity)
-        return self._report() if self._manifest in found else None
+        if self._manifest not in found:
+            return None
+        with self._fetched() as (path, _):
+            check_files(folder.url, read_manifest(path), folder.sizes().get)
+        return self._report()
 
     def begin(self) -> None:
         """Claims the folder. What a finished run has made becomes the state of one that goes on."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encodec_fast.audio import AudioReader, Float32
-from encodec_fast.batch.items import Item, open_item, read_extra
+from encodec_fast.batch.items import Item, read_extra
 from encodec_fast.batch.tokens import Tokens
 from encodec_fast.many import RECORDING_LANES, Recording, encode_streams
 from encodec_fast.program import Header, Program
@@ -73,7 +73,7 @@ def _chunks(item: Item, header: Header) -> Iterator[Float32]:
     not end a run, nor does a library that a file brings to an error of its own."""
     try:
         with (
-            open_item(item) as source,
+            item.location.open() as source,
             AudioReader(source, header.sample_rate, header.channels) as reader,
         ):
             yield from reader.blocks()

@@ -42,6 +42,13 @@ class Folder:
             return []
         return sorted({posixpath.basename(path.rstrip("/")) for path in found})
 
+    def sizes(self) -> dict[str, int]:
+        """The bytes of all files below the folder, by name."""
+        self._system.invalidate_cache()
+        found = self._system.find(self._root, detail=True)
+        start = len(self._root.rstrip("/")) + 1
+        return {path[start:]: about["size"] for path, about in found.items()}
+
     def read(self, name: str) -> bytes | None:
         """A small file, None where there is none."""
         try:
@@ -60,6 +67,11 @@ class Folder:
         except FileNotFoundError:
             return None
         return digest.hexdigest()
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copies a file to this machine. Raises OSError."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._system.get_file(self._path(name), str(target))
 
     def publish(self, source: Path, name: str) -> None:
         """Puts a local file there; one that there was is replaced. Raises OSError."""

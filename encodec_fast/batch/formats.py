@@ -23,15 +23,21 @@ from encodec_fast.codec import Codec
 class Format:
     """A format of tokens.
 
-    suffix: of its files; per_item: whether a file holds one item; read_stream, write_stream: what
-    `read` and `write` do to a binary stream that can be sought.
+    suffix: of its files; read_stream, write_stream: what `read` and `write` do to a binary stream
+    that can be sought; check: of formats whose files hold many items, raises ValueError for an item
+    that a file of so many, all of which pass, could not hold.
     """
 
     name: str
     suffix: str
-    per_item: bool
     write_stream: Callable[[Iterable[Tokens], IO[bytes], Codec], None]
     read_stream: Callable[[IO[bytes], Codec | None], Iterator[Tokens]]
+    check: Callable[[Tokens, int], None] | None = None
+
+    @property
+    def per_item(self) -> bool:
+        """Whether a file holds one item."""
+        return self.check is None
 
     def write(self, tokens: Iterable[Tokens], target: Path, codec: Codec) -> None:
         """Writes a file, the same bytes for the same tokens and versions of libraries.
@@ -61,13 +67,29 @@ class Format:
 FORMATS = {
     format.name: format
     for format in (
-        Format("npy", ".npy", True, npy_format.write, npy_format.read),
+        Format("npy", ".npy", npy_format.write, npy_format.read),
         Format(
-            "safetensors", ".safetensors", False, safetensors_format.write, safetensors_format.read
+            "safetensors",
+            ".safetensors",
+            safetensors_format.write,
+            safetensors_format.read,
+            safetensors_format.check,
         ),
-        Format("parquet", ".parquet", False, parquet_format.write, parquet_format.read),
-        Format("webdataset", ".tar", False, webdataset_format.write, webdataset_format.read),
-        Format("ecdc", ".ecdc", True, ecdc_format.write, ecdc_format.read),
+        Format(
+            "parquet",
+            ".parquet",
+            parquet_format.write,
+            parquet_format.read,
+            parquet_format.check,
+        ),
+        Format(
+            "webdataset",
+            ".tar",
+            webdataset_format.write,
+            webdataset_format.read,
+            webdataset_format.check,
+        ),
+        Format("ecdc", ".ecdc", ecdc_format.write, ecdc_format.read),
     )
 }
 

@@ -17,6 +17,7 @@ FORMAT = 1
 MAX_JSON = 1 << 26
 # Of an item: a small file could claim any number. 31 hours at 24 kbps, 124 at 6.
 MAX_CODES = 1 << 28
+_MAX_SOURCE = 1 << 16
 _MAX_SAMPLES = 1 << 53
 _MAX_RATE = 1 << 22
 _MAX_LEVEL = float(np.finfo(np.float32).max)
@@ -97,7 +98,7 @@ def restore(about: dict[str, Any], codes: Any, extra: dict[str, bytes]) -> Token
         sample_rate=_integer(about, "sample_rate", _MAX_RATE),
         model=_text(about, "model", 1),
         model_hash=_text(about, "model_hash", 0),
-        source=_text(about, "source", 0, MAX_JSON),
+        source=_text(about, "source", 0, _MAX_SOURCE),
         extra=extra,
     )
 

@@ -24,6 +24,8 @@ _BYTES_PER_SECOND = {
 }
 _PCM_BYTES_PER_SECOND = 96_000
 _UNKNOWN_SECONDS = 10.0
+# Names and contents of an item's extras: they are held in memory beside the codes.
+MAX_EXTRA_BYTES = 1 << 26
 
 
 class Location(Protocol):
@@ -72,6 +74,16 @@ class PartLocation:
 
 
 @dataclass(frozen=True)
+class NoLocation:
+    """Where nothing can be read, as was seen when the data set was listed."""
+
+    reason: str
+
+    def open(self) -> AbstractContextManager[Path | IO[bytes]]:
+        raise ValueError(self.reason)
+
+
+@dataclass(frozen=True)
 class Item:
     """A recording of a data set.
 
@@ -95,14 +107,15 @@ class Item:
         return self.size / _BYTES_PER_SECOND.get(suffix, _PCM_BYTES_PER_SECOND)
 
 
-def open_item(item: Item) -> AbstractContextManager[Path | IO[bytes]]:
-    """What an AudioReader reads the item from: a path, or a binary stream. Raises OSError or
-    ValueError where there is none."""
-    return item.location.open()
-
-
 def read_extra(item: Item) -> dict[str, bytes]:
-    """The other members of the item's sample. Raises OSError where they cannot be read."""
+    """The other members of the item's sample. Raises ValueError for more than MAX_EXTRA_BYTES of
+    them, before any is read, and OSError where they cannot be read."""
+    size = sum(len(extension.encode()) + part.size for extension, part in item.extra)
+    if size > MAX_EXTRA_BYTES:
+        raise ValueError(
+            f"{item.source}: expected at most {MAX_EXTRA_BYTES} bytes beside the audio, "
+            f"found {size}"
+        )
     return {extension: part.read() for extension, part in item.extra}
 
 

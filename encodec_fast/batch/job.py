@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -19,7 +20,6 @@ from typing import IO, Any
 
 from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.formats import FORMATS
-from encodec_fast.batch.item_json import describe
 from encodec_fast.batch.items import Item
 from encodec_fast.batch.journal import Journal, pack_tokens, unpack_tokens
 from encodec_fast.batch.manifest import (
@@ -27,6 +27,7 @@ from encodec_fast.batch.manifest import (
     MANIFEST,
     STATE,
     Report,
+    check_files,
     check_identity,
     identity_of,
     read_failures,
@@ -34,7 +35,7 @@ from encodec_fast.batch.manifest import (
     write_identity,
     write_manifest,
 )
-from encodec_fast.batch.names import encoded_key
+from encodec_fast.batch.names import file_name, shard_name
 from encodec_fast.batch.settings import Settings
 from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
@@ -43,9 +44,7 @@ from encodec_fast.output import naming
 try:
     import fcntl
 except ImportError:  # Windows: nothing keeps a second process of the same job away
-    fcntl = None  # type: ignore[assignment]
-
-_LONGEST_NAME = 255  # bytes of a part of a path, on every usual file system
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 class Job:
@@ -74,17 +73,18 @@ class Job:
     # --- opening ----------------------------------------------------------------------------------
 
     def finished(self) -> Report | None:
-        """What the job has made, where it has finished. Raises as the `with` block does."""
+        """What the job has made, where it has finished. Raises as the `with` block does, and
+        ValueError where files are missing from it."""
         check_identity(self._out, self._identity)
         if not self._manifest.exists():
             return None
         if self._state.exists():  # a kill has left it
             with contextlib.suppress(OSError), _locked(self._state / "lock"):
                 self._clear()
+        check_files(str(self._out), read_manifest(self._manifest), self._size)
         return self._report()
 
     def __enter__(self) -> Job:
-        self._state.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._state / "lock")
         try:
             write_identity(self._state, self._identity)
@@ -161,8 +161,8 @@ class Job:
         """The record of what became of an item, whose file is written, if it is to have its own."""
         if isinstance(outcome, Failure):
             return ({"key": outcome.key, "source": outcome.source, "failed": outcome.reason},)
-        describe(outcome)
-        if not self._format.per_item:
+        if self._format.check is not None:
+            self._format.check(outcome, self._settings.shard_size)
             return pack_tokens(outcome)
         name = file_name(outcome.key, self._format.suffix)
         entry = self._publish(name, [outcome])
@@ -173,6 +173,12 @@ class Job:
     def _report(self) -> Report:
         manifest = read_manifest(self._manifest)
         return Report(manifest["items"], manifest["hours"], read_failures(self._failed))
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return (self._out / name).stat().st_size
+        except FileNotFoundError:
+            return None
 
     def _shard_count(self) -> int:
         return -(-len(self._items) // self._settings.shard_size)
@@ -204,24 +210,24 @@ class Job:
             return
         keys = [item.key for item in self._items[begin : begin + size]]
         journal = self._journal(shard)
-        files, failed, coded = [], [], []
-        samples = 0
-        for key in keys:
-            about = journal.read(records[key]).about
-            if "failed" in about:
-                failed.append(
-                    {k: about[k] for k in ("key", "source")} | {"reason": about["failed"]}
-                )
-                continue
-            samples += about["samples"]
-            if self._format.per_item:
-                files.append(about)
-            else:
-                coded.append(records[key])
-        if coded:
-            name = f"tokens{self._settings.job}-{shard:05d}{self._format.suffix}"
-            tokens = (self._tokens(journal, offset) for offset in coded)
-            files = [{**self._publish(name, tokens), "items": len(coded), "samples": samples}]
+        items = [_summary(journal.read(records[key]).about) for key in keys]
+        coded = [about for about in items if "failed" not in about]
+        files, refused = coded, ""
+        if coded and not self._format.per_item:
+            tokens = (self._tokens(journal, records[about["key"]]) for about in coded)
+            name = shard_name(self._settings.job, shard, self._format.suffix)
+            samples = sum(about["samples"] for about in coded)
+            try:
+                entry = self._publish(name, tokens)
+                files = [{**entry, "items": len(coded), "samples": samples}]
+            except ValueError as error:
+                # Each item has passed its check. A rerun would end here, too: so the run goes on.
+                files, refused = [], f"{self._format.name}: {error}"
+        failed = [
+            asdict(Failure(about["key"], about["source"], about.get("failed", refused)))
+            for about in items
+            if refused or "failed" in about
+        ]
         done = {"shard": shard, "files": files, "failed": failed}
         self._done[shard] = self._shards.append(done)
         journal.remove()
@@ -282,16 +288,9 @@ class Job:
             self._state.parent.rmdir()
 
 
-def file_name(key: str, suffix: str) -> str:
-    """The path, below the output folder, of the file of an item. Parts that are longer than file
-    systems take end in a hash instead."""
-    parts = (encoded_key(key) + suffix).split("/")
-    return "/".join(
-        part
-        if len(part) <= _LONGEST_NAME
-        else f"{part[:180]}~{hashlib.sha256(part.encode()).hexdigest()[:16]}{ending}"
-        for part, ending in zip(parts, [""] * (len(parts) - 1) + [suffix], strict=True)
-    )
+def _summary(about: dict[str, Any]) -> dict[str, Any]:
+    """A record without what is as long as the recording."""
+    return {name: about[name] for name in about if name != "segment_frames"}
 
 
 def _sha256(path: Path) -> str:
@@ -303,10 +302,16 @@ def _sha256(path: Path) -> str:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """The file `path`, locked until it is closed or the process ends. Raises OSError where another
-    process has it."""
-    file = path.open("ab")
-    if fcntl is not None:
+    """The file `path`, locked until it is closed or the process ends; its folder is made. Raises
+    OSError where another process has it."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("ab")
+        except FileNotFoundError:  # another process of the job has just ended
+            continue
+        if fcntl is None:
+            return file
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -314,4 +319,7 @@ def _locked(path: Path) -> IO[bytes]:
             raise OSError(
                 f"output {path.parents[2]}: another process is writing this job"
             ) from None
-    return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # it has been removed, and guards nothing

@@ -6,6 +6,7 @@ JSON, and bytes. What a kill has left of a last record is cut off when the journ
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -49,23 +50,25 @@ class Journal:
             os.truncate(self.path, sound)
 
     def read(self, offset: int) -> Record:
-        """The record that begins at `offset`. Raises ValueError where there is none any more."""
+        """The record that begins at `offset`. Raises OSError where there is none any more."""
         with self.path.open("rb") as file:
             file.seek(offset)
             record = _read(file)
         if record is None:
-            raise ValueError(f"{self.path}: damaged at byte {offset}: run the command again")
+            raise OSError(f"{self.path}: damaged at byte {offset}: run the command again")
         return record
 
     def append(self, about: dict[str, Any], *data: Any) -> int:
         """Adds a record of what can be JSON and of buffers of bytes, and returns where it begins.
         Raises OSError where it cannot be written."""
         text = json.dumps(about).encode()
-        body = b"".join([_JSON.pack(len(text)), text, *data])
+        # Not joined: extras may be large.
+        body = [_JSON.pack(len(text)), text, *map(bytes, data)]
+        checksum = functools.reduce(lambda value, part: _native.crc32c(part, value), body, 0)
         with naming(str(self.path)), self.path.open("ab", buffering=0) as file:
             offset = file.tell()
             try:
-                for part in (_HEAD.pack(len(body), _native.crc32c(body)), body):
+                for part in (_HEAD.pack(sum(map(len, body)), checksum), *body):
                     rest = memoryview(part)
                     while rest:
                         rest = rest[file.write(rest) :]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,8 @@ def write_manifest(
         "identity": identity,
         "model": identity["model"],
         "model_hash": identity["model_hash"],
-        "settings": asdict(settings),
+        # Without what may differ between equal runs.
+        "settings": {k: v for k, v in asdict(settings).items() if k != "threads"},
         "sample_rate": sample_rate,
     }
     counts = {"items": 0, "samples": 0, "failed": 0}
@@ -154,6 +155,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest of tokenize: {error}") from None
     return manifest
+
+
+def check_files(out: str, manifest: dict[str, Any], size_of: Callable[[str], int | None]) -> None:
+    """Raises ValueError where files that a manifest of the output folder `out` names are missing or
+    of another size. size_of: bytes of a file below the folder, None where there is none."""
+    differing = [
+        (entry["file"], entry["bytes"], size)
+        for entry in manifest["files"]
+        if (size := size_of(entry["file"])) != entry["bytes"]
+    ]
+    if differing:
+        name, expected, size = differing[0]
+        found = "none" if size is None else f"{size} bytes"
+        raise ValueError(
+            f"output {out}: finished, but {len(differing)} of its {len(manifest['files'])} files "
+            f"are missing or changed: expected {name} of {expected} bytes, found {found} (put them "
+            "back, or tokenise into a new folder)"
+        )
 
 
 def read_failures(path: Path) -> tuple[Failure, ...]:

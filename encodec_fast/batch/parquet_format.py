@@ -54,12 +54,7 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
     codes = extra = 0
     with pq.ParquetWriter(stream, _schema(), compression="zstd") as writer:
         for tokens in items:
-            more = sum(map(len, tokens.extra.values()))
-            if more > _MAX_EXTRA:  # or no reader would take the row group
-                raise ValueError(
-                    f"item {tokens.key!r}: expected extras of at most {_MAX_EXTRA} bytes, "
-                    f"found {more}"
-                )
+            more = _extra_size(tokens)
             full = codes + tokens.codes.size > GROUP_CODES or extra + more > _GROUP_EXTRA
             if rows and (full or len(rows) == GROUP_ROWS):
                 writer.write_table(_table(rows), row_group_size=GROUP_ROWS)
@@ -69,6 +64,21 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
             extra += more
         if rows:
             writer.write_table(_table(rows), row_group_size=GROUP_ROWS)
+
+
+def check(tokens: Tokens, count: int) -> None:
+    """Raises ValueError for an item that no file can hold."""
+    item_json.describe(tokens)
+    _extra_size(tokens)
+
+
+def _extra_size(tokens: Tokens) -> int:
+    size = sum(len(name.encode()) + len(data) for name, data in tokens.extra.items())
+    if size > _MAX_EXTRA:  # or no reader would take the row group
+        raise ValueError(
+            f"item {tokens.key!r}: expected extras of at most {_MAX_EXTRA} bytes, found {size}"
+        )
+    return size
 
 
 def _table(rows: list[Tokens]) -> Any:

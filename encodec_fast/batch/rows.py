@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,9 @@ class ParquetRow:
     row: int
 
     def open(self) -> contextlib.AbstractContextManager[Path | IO[bytes]]:
-        return _opened(_row_group(self.path, self.column, self.group)[self.row].as_py(), self.path)
+        with _READING:
+            rows = _row_group(self.path, self.column, self.group)
+        return _opened(rows[self.row].as_py(), self.path)
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,10 @@ def _parquet_file(stream: IO[bytes], path: str) -> Any:
         return pq.ParquetFile(stream)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: expected a parquet file: {error}") from None
+
+
+# A row group is decoded by one thread while the others wait for it, or each would hold its own.
+_READING = threading.Lock()
 
 
 # Items are coded about in the order of rows: the group that is read, and the one before.

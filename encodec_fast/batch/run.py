@@ -73,7 +73,9 @@ def run_locally(
                 if progress is not None:
                     progress(Progress(seconds, failed, done / total))
         report = job.finish()
-    return replace(report, resumed=report.items - coded, seconds=time.monotonic() - started)
+    # Fewer than were coded, where a file of them could not be written.
+    resumed = max(0, report.items - coded)
+    return replace(report, resumed=resumed, seconds=time.monotonic() - started)
 
 
 def coded_items(

@@ -23,7 +23,7 @@ from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
 
 # About 500 bytes an item. The readers of others stop at 100 MB.
-MAX_HEADER = 1 << 25
+MAX_HEADER = 1 << 26
 # The widest first, and a padded header: readers that map the file find every tensor aligned.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -32,6 +32,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
 }
 _IN_MEMORY = 1 << 24
+_FURTHEST = 10**15  # no offset has more digits
 
 
 class _Tensors:
@@ -55,21 +56,48 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
     with contextlib.ExitStack() as stack:
         tensors = {dtype: _Tensors(dtype, stack.enter_context(_spool())) for dtype in _DTYPES}
         for tokens in items:
-            about = item_json.describe(tokens)
+            text, entries = _entries(tokens)
             if (name := f"{tokens.key}/json") in metadata:
                 raise ValueError(f"item {tokens.key!r}: expected different keys, found it twice")
-            tensors["U16"].add(f"{tokens.key}/codes", tokens.codes)
-            tensors["I32"].add(f"{tokens.key}/segment_frames", about.pop("segment_frames"))
-            if (scales := about.pop("scales")) is not None:
-                tensors["F32"].add(f"{tokens.key}/scales", scales)
-            for extra in about["extra"]:
-                data = np.frombuffer(tokens.extra[extra], np.uint8)
-                tensors["U8"].add(_extra_name(tokens.key, extra), data)
-            metadata[name] = item_json.dump(about).decode()
+            metadata[name] = text
+            for dtype, name, values in entries:
+                tensors[dtype].add(name, values)
         stream.write(_header(metadata, list(tensors.values())))
         for part in tensors.values():
             part.file.seek(0)
             shutil.copyfileobj(part.file, stream)
+
+
+def check(tokens: Tokens, count: int) -> None:
+    """Raises ValueError for an item that takes more than its part of the header of a shard of
+    `count`: whether it is refused must not depend on what the others take."""
+    text, entries = _entries(tokens)
+    table: dict[str, Any] = {"__metadata__": {f"{tokens.key}/json": text}}
+    for dtype, name, values in entries:
+        offsets = [_FURTHEST] * 2
+        table[name] = {"dtype": dtype, "shape": np.shape(values), "data_offsets": offsets}
+    size, most = len(item_json.dump(table)), MAX_HEADER // count
+    if size > most:
+        raise ValueError(
+            f"expected an item that takes at most {most} bytes of the header of a shard of {count} "
+            f"(key, source, names of extras), found {size}: smaller shards leave more for each"
+        )
+
+
+def _entries(tokens: Tokens) -> tuple[str, list[tuple[str, str, Any]]]:
+    """What the metadata of an item is, and dtype, name and values of its tensors."""
+    about = item_json.describe(tokens)
+    key = tokens.key
+    entries = [
+        ("U16", f"{key}/codes", tokens.codes),
+        ("I32", f"{key}/segment_frames", about.pop("segment_frames")),
+    ]
+    if (scales := about.pop("scales")) is not None:
+        entries.append(("F32", f"{key}/scales", scales))
+    for extra in about["extra"]:
+        data = np.frombuffer(tokens.extra[extra], np.uint8)
+        entries.append(("U8", _extra_name(key, extra), data))
+    return item_json.dump(about).decode(), entries
 
 
 def _spool() -> IO[bytes]:

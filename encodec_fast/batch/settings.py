@@ -10,7 +10,7 @@ from encodec_fast.batch.formats import FORMATS
 from encodec_fast.batch.sources import AUDIO_COLUMN
 
 SHARD_SIZE = 1000
-# The description of all items of a safetensors shard has to fit into the header of 32 MiB.
+# The header of a safetensors shard has 64 MiB: this many items have 3355 bytes each.
 MAX_SHARD_SIZE = 20_000
 MAX_THREADS = 1024
 

@@ -15,10 +15,21 @@ from encodec_fast.batch.cluster_output import record_name
 from encodec_fast.batch.folder import Folder
 from encodec_fast.batch.formats import FORMATS
 from encodec_fast.batch.items import Item
-from encodec_fast.batch.manifest import FAILED, MANIFEST, read_failures, read_manifest
+from encodec_fast.batch.manifest import (
+    FAILED,
+    MANIFEST,
+    identity_of,
+    read_failures,
+    read_manifest,
+    write_manifest,
+)
+from encodec_fast.batch.names import shard_name
 from encodec_fast.batch.run import run_locally
 from encodec_fast.batch.settings import Settings
 from encodec_fast.codec import Codec
+
+# Of a record that waits until the files that it names are there in the place of others.
+_NEXT = ".next"
 
 
 class ShardCoder:
@@ -37,6 +48,7 @@ class ShardCoder:
         with contextlib.suppress(OSError):
             os.chdir(caller)
         self._settings = settings
+        self._format = FORMATS[settings.format]
         self._folder = folder
         self._state = state
         with tempfile.TemporaryDirectory() as scratch:
@@ -58,37 +70,69 @@ class ShardCoder:
             record = self._recorded(shard)
             if record is None or (row["retry"] and record["failed"]):
                 # What the driver pickled, of this run.
-                record = self._code(shard, pickle.loads(row["items"]))
+                record = self._code(shard, pickle.loads(row["items"]), record)
                 coded = True
         except OSError as error:  # not of an item, which does not end the run
             return {"shard": shard, "record": "", "coded": False, "error": str(error)}
         return {"shard": shard, "record": json.dumps(record), "coded": coded, "error": ""}
 
     def _recorded(self, shard: int) -> dict[str, Any] | None:
-        """The record of a shard whose files are all as they were written."""
-        data = self._folder.read(record_name(self._state, shard))
-        if data is None:
-            return None
-        record: dict[str, Any] = json.loads(data)
-        whole = all(self._folder.sha256(f["file"]) == f["sha256"] for f in record["files"])
-        return record if whole else None
+        """The record of a shard whose files are all as they were written: where a worker has died
+        while it replaced them, the one that they fit."""
+        name = record_name(self._state, shard)
+        for data in (self._folder.read(name), self._folder.read(name + _NEXT)):
+            record: dict[str, Any] = json.loads(data or b"{}")
+            if record and all(
+                self._folder.sha256(f["file"]) == f["sha256"] for f in record["files"]
+            ):
+                return record
+        return None
 
-    def _code(self, shard: int, items: list[Item]) -> dict[str, Any]:
-        """Codes the items and publishes their files, and then the record of it."""
-        settings = replace(self._settings, shard=(0, 1), shard_size=len(items))
-        format = FORMATS[settings.format]
+    def _code(self, shard: int, items: list[Item], before: dict[str, Any] | None) -> dict[str, Any]:
+        """Codes the items, or the failures of the record `before`, and publishes their files, and
+        then the record of it."""
+        settings = replace(self._settings, shard=(0, 1))
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "out"
-            run_locally(items, out, self._codec, settings)
+            if before is not None:
+                self._restore(out, settings, items, before)
+            run_locally(items, out, self._codec, settings, retry_failed=before is not None)
+            made = read_manifest(out / MANIFEST.format(""))["files"]
             entries = []
-            for entry in read_manifest(out / MANIFEST.format(""))["files"]:
+            for entry in made:
                 name = entry["file"]
-                if not format.per_item:
-                    name = f"tokens{self._settings.job}-{shard:05d}{format.suffix}"
-                self._folder.publish(out / entry["file"], name)
-                del entry["shard"]
-                entries.append({**entry, "file": name})
+                if not self._format.per_item:
+                    name = shard_name(self._settings.job, shard, self._format.suffix)
+                entries.append({k: entry[k] for k in entry if k != "shard"} | {"file": name})
             failed = [asdict(failure) for failure in read_failures(out / FAILED.format(""))]
-        record = {"shard": shard, "files": entries, "failed": failed}
-        self._folder.write(record_name(self._state, shard), json.dumps(record).encode())
+            record = {"shard": shard, "files": entries, "failed": failed}
+            name, data = record_name(self._state, shard), json.dumps(record).encode()
+            if before is not None:
+                self._folder.write(name + _NEXT, data)
+            for entry, published in zip(made, entries, strict=True):
+                self._folder.publish(out / entry["file"], published["file"])
+        self._folder.write(name, data)
         return record
+
+    def _restore(
+        self, out: Path, settings: Settings, items: list[Item], record: dict[str, Any]
+    ) -> None:
+        """Makes `out` what the run that coded the shard had left there."""
+        out.mkdir()
+        files = []
+        for entry in record["files"]:
+            name = entry["file"]
+            if not self._format.per_item:
+                name = shard_name(settings.job, 0, self._format.suffix)
+            self._folder.fetch(entry["file"], out / name)
+            files.append({**entry, "file": name})
+        with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            write_manifest(
+                out / MANIFEST.format(""),
+                out / FAILED.format(""),
+                settings,
+                identity_of(settings, self._codec, items),
+                self._codec.sample_rate,
+                [{"shard": 0, "files": files, "failed": record["failed"]}],
+                Path(scratch),
+            )

@@ -19,7 +19,7 @@ from encodec_fast.batch.filesystem import (
     open_binary,
     size_of,
 )
-from encodec_fast.batch.items import FileLocation, Item, PartLocation, key_of, shown
+from encodec_fast.batch.items import FileLocation, Item, NoLocation, PartLocation, key_of, shown
 from encodec_fast.batch.rows import (
     is_saved_dataset,
     list_dataset,
@@ -41,9 +41,9 @@ def list_items(sources: Sources, audio_column: str = AUDIO_COLUMN) -> list[Item]
     or .jsonl with one object a line, whose `path` is relative to its folder, and `key` names the
     item), or a list (.txt) with a path a line; a WebDataset archive (.tar); a parquet file with a
     column `audio_column`; a pattern of such paths; a URL of one for fsspec; or a datasets.Dataset.
-    Keys are paths relative to the source; of rows, their number. Raises ValueError for a source
-    without recordings or that cannot be read as what it is, and for two items with one key, OSError
-    for a source that does not exist.
+    Keys are paths relative to the source; of rows, their number. A damaged archive is an item that
+    cannot be coded. Raises ValueError for a source without recordings or that cannot be read as
+    what it is, and for two items with one key, OSError for a source that cannot be opened.
     """
     if isinstance(sources, (str, os.PathLike, dict)) or hasattr(sources, "num_rows"):
         sources = [sources]
@@ -124,9 +124,13 @@ def _manifest(path: str, suffix: str) -> Iterator[Item]:
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         for number, columns in manifest_rows(lines, suffix, path):
             key = columns.get("key")
-            if key is not None and not isinstance(key, (str, int)):
-                raise ValueError(f"{path}: line {number}: expected a key, found {key!r}")
-            yield _named(path, columns["path"], str(key or ""))
+            if key is None:
+                key = ""
+            if type(key) not in (str, int):
+                raise ValueError(
+                    f"{path}: line {number}: expected a key (text or an integer), found {key!r}"
+                )
+            yield _named(path, columns["path"], str(key))
 
 
 def _paths(path: str) -> Iterator[Item]:
@@ -147,18 +151,29 @@ def _named(path: str, name: str, key: str) -> Item:
 
 def _archive(path: str, prefix: str) -> Iterator[Item]:
     """The samples of a WebDataset archive. A sample with several audio members is several items,
-    whose keys have the suffixes."""
-    samples: dict[str, list[tuple[str, PartLocation]]] = {}
-    with open_binary(path) as stream:
-        for _, sample, member in archive_members(stream, path):
-            part = PartLocation(path, member.offset_data, member.size)
-            name = PurePosixPath(member.name).name
-            extension = name.partition(".")[2]
-            samples.setdefault(sample, []).append((extension, part))
+    whose keys have the suffixes. One that is damaged is an item itself, which fails, beside the
+    samples before the damage; not the last of them, which may lack members."""
+    samples: dict[str, dict[str, PartLocation]] = {}
+    last = ""
+    try:
+        with open_binary(path) as stream:
+            for _, sample, member in archive_members(stream, path):
+                name = PurePosixPath(member.name).name
+                if name.startswith("."):
+                    continue
+                last, extension = sample, name.partition(".")[2]
+                members = samples.setdefault(sample, {})
+                if extension in members:
+                    raise ValueError(f"member {member.name!r}: expected it once, found it twice")
+                members[extension] = PartLocation(path, member.offset_data, member.size)
+    except ValueError as error:
+        samples.pop(last, None)
+        reason = str(error).removeprefix(f"{path}: ")
+        yield Item(key_of(prefix), NoLocation(f"damaged archive: {reason}"), shown(path))
     for sample, members in samples.items():
-        audio = [(ext, part) for ext, part in members if _is_audio(ext)]
-        extra = tuple((shown(ext), part) for ext, part in members if ext and not _is_audio(ext))
-        for extension, part in audio:
+        audio = {ext: part for ext, part in members.items() if _is_audio(ext)}
+        extra = tuple((shown(ext), p) for ext, p in members.items() if ext and ext not in audio)
+        for extension, part in audio.items():
             name = sample if len(audio) == 1 else f"{sample}.{extension}"
             place = shown(f"{path}: {sample}.{extension}")
             yield Item(key_of(prefix, name), part, place, part.size, extra)

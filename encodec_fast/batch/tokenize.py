@@ -42,7 +42,8 @@ def tokenize(
     report, and does not end the run. A call that was ended, even by a kill, is taken up where it
     was by the same call, and one that had finished is recognised; `retry_failed` tries failures
     again. Raises ValueError for arguments that do not fit, sources without recordings or with a key
-    twice, and an `out` with other contents; OSError for what cannot be read or written.
+    twice, and an `out` with other contents, or where those of a finished run are gone; OSError for
+    what cannot be read or written.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
@@ -67,4 +68,4 @@ def tokenize(
         return run_locally(items, out, loaded, settings, retry_failed, progress)
     from encodec_fast.batch.cluster import run_on_ray  # only here: what it sets is for Ray alone
 
-    return run_on_ray(items, os.fspath(out), settings, retry_failed, progress)
+    return run_on_ray(items, os.fspath(out), loaded, settings, retry_failed, progress)

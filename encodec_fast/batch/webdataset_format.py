@@ -45,6 +45,11 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
                 archive.addfile(member, io.BytesIO(data))
 
 
+def check(tokens: Tokens, count: int) -> None:
+    """Raises ValueError for an item that no file can hold."""
+    item_json.dump(item_json.describe(tokens))
+
+
 def _extra_suffix(extra: str) -> str:
     suffix = quote(extra, safe="")
     if suffix in (_CODES, _ABOUT):  # of a sample that was tokenised before
@@ -66,8 +71,8 @@ def _samples(archive: TarFile, stream: IO[bytes]) -> Iterator[Tokens]:
     name, members = "", dict[str, bytes]()
     size = bytes_left(stream) + stream.tell()
     while (member := archive.next()) is not None:
-        # Or they fill the memory; `members` is left out of the library's stubs.
-        archive.members.clear()  # type: ignore[attr-defined]
+        # Or they fill the memory.
+        archive.members.clear()  # type: ignore[attr-defined]  # left out of the library's stubs
         if member.isdir():
             continue
         key, suffix = _split(member.name)

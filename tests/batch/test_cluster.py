@@ -19,6 +19,8 @@ from programs import tiny_program
 import encodec_fast
 from encodec_fast.batch.cluster import run_on_ray
 from encodec_fast.batch.items import Item
+from encodec_fast.batch.manifest import Report
+from encodec_fast.batch.rows import DatasetRow
 from encodec_fast.batch.run import Progress, run_locally
 from encodec_fast.batch.settings import Settings
 from encodec_fast.batch.sources import list_items
@@ -99,6 +101,10 @@ def settings(folder: Path, format: str) -> Settings:
     return Settings(model=str(tiny_program(folder, "reflect")), format=format, shard_size=5)
 
 
+def run(items: list[Item], out: str, how: Settings, **options: Any) -> Report:
+    return run_on_ray(items, out, Codec.load(how.model), how, **options)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -126,7 +132,7 @@ def test_a_worker_killed_and_a_node_lost_in_mid_run(
             lost.extend(machines.workers(node))
             machines.cluster.remove_node(node, allow_graceful=False)
 
-    report = run_on_ray(items, f"meeting://{tmp_path}/out", how, progress=disturb)
+    report = run(items, f"meeting://{tmp_path}/out", how, progress=disturb)
     assert killed and lost
     assert (report.items, report.failures) == (local.items, local.failures)
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
@@ -145,13 +151,13 @@ def test_an_interrupted_run_on_an_object_store_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_on_ray(items, out, how, progress=interrupt)
+        run(items, out, how, progress=interrupt)
     assert not (tmp_path / "out" / "manifest.json").exists()
-    report = run_on_ray(items, out, how)
+    report = run(items, out, how)
     assert 0.2 * len(items) < report.resumed < report.items == 60
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
     started = time.monotonic()
-    assert run_on_ray(items, out, how).resumed == 60
+    assert run(items, out, how).resumed == 60
     assert time.monotonic() - started < 2
 
 
@@ -159,13 +165,13 @@ def test_no_room_for_the_output(machines: Machines, items: list[Item], tmp_path:
     fsspec.register_implementation("full", FullStore, clobber=True)
     how = settings(tmp_path, "safetensors")
     with pytest.raises(OSError, match=r"^output full://.*/out: .*No space left on device"):
-        run_on_ray(items[:5], f"full://{tmp_path}/out", how)
+        run(items[:5], f"full://{tmp_path}/out", how)
     assert not list((tmp_path / "out").glob("tokens*"))
 
 
 def test_a_job_without_items(items: list[Item], tmp_path: Path) -> None:
     how = replace(settings(tmp_path, "safetensors"), shard=(4, 5))
-    report = run_on_ray(items[:3], str(tmp_path / "out"), how)
+    report = run(items[:3], str(tmp_path / "out"), how)
     run_locally(items[:3], tmp_path / "local", Codec.load(how.model), how)
     assert report.items == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
@@ -174,5 +180,12 @@ def test_a_job_without_items(items: list[Item], tmp_path: Path) -> None:
 def test_without_ray(items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"encodec-fast\[ray\]"):
-        run_on_ray(items, str(tmp_path / "out"), settings(tmp_path, "npy"))
+        run(items, str(tmp_path / "out"), settings(tmp_path, "npy"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_in_memory_is_refused(tmp_path: Path) -> None:
+    items = [Item("0", DatasetRow(None, "audio", 0), "dataset: row 0")]
+    with pytest.raises(ValueError, match=r"datasets\.Dataset.*parquet or with save_to_disk"):
+        run(items, str(tmp_path / "out"), settings(tmp_path, "npy"))
     assert not (tmp_path / "out").exists()

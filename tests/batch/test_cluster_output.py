@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 from programs import tiny_program
 
+from encodec_fast.batch import safetensors_format
 from encodec_fast.batch.cluster_output import ClusterOutput
 from encodec_fast.batch.folder import Folder
 from encodec_fast.batch.items import Item
@@ -24,7 +27,7 @@ pytest.importorskip("fsspec", reason="folders of clusters need the extra ray")
 
 
 def recordings(folder: Path, count: int = 7) -> list[Item]:
-    (folder / "audio").mkdir()
+    (folder / "audio").mkdir(exist_ok=True)
     rng = np.random.default_rng(1)
     for number in range(count):
         noise = rng.uniform(-0.5, 0.5, (int(rng.integers(200, 3000)), 1))
@@ -62,7 +65,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_equal_to_the_local_engine(format: str, tmp_path: Path) -> None:
     items, how = recordings(tmp_path), settings(tmp_path, format=format)
     codec = Codec.load(how.model)
-    run_locally(items, tmp_path / "local", codec, how)
+    run_locally(items, tmp_path / "local", codec, replace(how, threads=2))
     output = ClusterOutput(f"file://{tmp_path}/out", how, codec, items)
     assert output.finished() is None
     output.begin()
@@ -104,6 +107,72 @@ def test_failures_are_tried_again(tmp_path: Path) -> None:
     assert (report.items, report.failures) == (8, ())
     run_locally(items, tmp_path / "local", codec, how)
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
+
+
+@pytest.mark.parametrize("steps", [None, 0, 1, 2])
+@pytest.mark.parametrize("format", ["npy", "safetensors"])
+def test_only_failures_are_tried_again(
+    format: str, steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others became stays, also where their recordings are gone since, and where the
+    worker dies when it has written so many files."""
+    items, how = recordings(tmp_path), settings(tmp_path, format=format)
+    codec = Codec.load(how.model)
+    output = ClusterOutput(str(tmp_path / "out"), how, codec, items)
+    output.begin()
+    output.finish(json.loads(str(row["record"])) for row in code(output, how))
+    soundfile.write(tmp_path / "audio" / "broken.flac", np.zeros((500, 1)), 8000)
+    run_locally(items, tmp_path / "local", codec, how)
+    assert items[-1].key == "broken.flac"
+    for item in items[:-1]:
+        Path(item.source).unlink()
+    output.begin()
+    with monkeypatch.context() as patch:
+        original = Folder._put
+        left = steps
+
+        def dying(self: Folder, name: str, write: object) -> None:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left = None if left is None else left - 1
+            original(self, name, write)
+
+        patch.setattr(Folder, "_put", dying)
+        with contextlib.nullcontext() if steps is None else pytest.raises(KeyboardInterrupt):
+            code(output, how, retry=True)
+    report = output.finish(json.loads(str(r["record"])) for r in code(output, how, retry=True))
+    assert (report.items, report.failures) == (8, ())
+    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+
+
+def test_a_finished_run_whose_files_are_gone(tmp_path: Path) -> None:
+    items, how = recordings(tmp_path), settings(tmp_path, format="npy")
+    output = ClusterOutput(f"file://{tmp_path}/out", how, Codec.load(how.model), items)
+    output.begin()
+    report = output.finish(json.loads(str(row["record"])) for row in code(output, how))
+    assert output.finished() == report
+    (tmp_path / "out" / "3%2Eflac.npy").write_bytes(b"")
+    (tmp_path / "out" / "4%2Eflac.npy").unlink()
+    with pytest.raises(ValueError, match=r"2 of its 7 files .* 3%2Eflac\.npy .* found 0 bytes"):
+        output.finished()
+
+
+def test_limits_of_a_shard_are_those_of_the_local_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of the last one, which has fewer items."""
+    monkeypatch.setattr(safetensors_format, "MAX_HEADER", 3 * 600)
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / f"{'z' * 150}.flac", np.zeros((500, 1)), 8000)
+    items, how = recordings(tmp_path), settings(tmp_path)
+    codec = Codec.load(how.model)
+    local = run_locally(items[-1:], tmp_path / "local", codec, how)
+    output = ClusterOutput(str(tmp_path / "out"), how, codec, items[-1:])
+    output.begin()
+    report = output.finish(json.loads(str(row["record"])) for row in code(output, how))
+    assert [failure.key for failure in report.failures] == [items[-1].key]
+    assert report.failures == local.failures
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:

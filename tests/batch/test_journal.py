@@ -73,7 +73,7 @@ def test_damage_ends_the_journal_there(tmp_path: Path) -> None:
         data = bytearray(whole)
         data[position] ^= 0x40
         journal.path.write_bytes(data)
-        with pytest.raises(ValueError, match="damaged at byte"):
+        with pytest.raises(OSError, match="damaged at byte"):
             journal.read(places[1])
         assert [record.about["n"] for record in journal.records()] == [0]
 

@@ -105,11 +105,13 @@ def end_at(patch: pytest.MonkeyPatch, step: int) -> list[str]:
 
 
 @pytest.mark.parametrize("retry", [False, True])
-@pytest.mark.parametrize("format", ["npy", "safetensors"])
+@pytest.mark.parametrize("format", ["npy", "safetensors", "parquet", "ecdc"])
 def test_an_end_at_each_step_does_not_show(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, retry: bool
 ) -> None:
     """Also of a run that tries failures again, of a shard with others and one with no others."""
+    if format == "parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra tokenize")
     codec = ef.Codec.load(tiny_program(tmp_path, "constant"))
     source, before = tmp_path / "in", tmp_path / "before"
     write_short_files(source, 7)

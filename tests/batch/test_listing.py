@@ -6,13 +6,20 @@ import json
 import os
 import pickle
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from data_sets import RECORDINGS, sound_bytes, write_corpus, write_tar
 
-from encodec_fast.batch.items import FileLocation, PartLocation, open_item, read_extra
+from encodec_fast.batch import rows as rows_module
+from encodec_fast.batch.items import (
+    FileLocation,
+    PartLocation,
+    read_extra,
+)
 from encodec_fast.batch.sources import list_items
 
 WAV = sound_bytes("x.wav", 8000, 1, 0.1)
@@ -23,7 +30,7 @@ def keys(*sources: Any, **options: Any) -> list[str]:
 
 
 def content(item: Any) -> bytes:
-    with open_item(item) as source:
+    with item.location.open() as source:
         return source.read_bytes() if isinstance(source, Path) else source.read()
 
 
@@ -77,54 +84,15 @@ def test_manifests_and_lists(tmp_path: Path) -> None:
     table.write_text("file\nx.wav\n")
     with pytest.raises(ValueError, match=r"list\.csv: line 2: expected a column 'path'"):
         keys(table)
-    lines.write_text('{"path": "x.wav", "key": []}')
-    with pytest.raises(ValueError, match=r"list\.jsonl: line 1: expected a key, found \[\]"):
-        keys(lines)
+    lines.write_text('{"path": "x.wav", "key": 0}\n{"path": "y.wav", "key": null}')
+    assert keys(lines) == ["0", "y.wav"]
+    for key in ("[]", "true", "1.5"):
+        lines.write_text(f'{{"path": "a.wav"}}\n{{"path": "x.wav", "key": {key}}}')
+        with pytest.raises(ValueError, match=r"list\.jsonl: line 2: expected a key .*, found "):
+            keys(lines)
     names.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"list\.txt: .*utf-8"):
         keys(names)
-
-
-def test_archives(tmp_path: Path) -> None:
-    flac = sound_bytes("y.flac", 8000, 1, 0.1)
-    path = write_tar(
-        tmp_path / "shard-0.tar",
-        {
-            "./a/001.wav": WAV,
-            "./a/001.txt": b"said",
-            "./a/001.meta.json": b"{}",
-            "002.left.wav": WAV,
-            "002.right.FLAC": flac,
-            "002.txt": b"both",
-            "003.txt": b"without audio",
-        },
-    )
-    items = list_items(path)
-    prefix = "shard-0.tar"
-    assert [item.key for item in items] == [
-        f"{prefix}/002.left.wav", f"{prefix}/002.right.FLAC", f"{prefix}/a/001"
-    ]  # fmt: skip
-    assert [content(item) for item in items] == [WAV, flac, WAV]
-    assert [read_extra(item) for item in items] == [
-        {"txt": b"both"}, {"txt": b"both"}, {"txt": b"said", "meta.json": b"{}"}
-    ]  # fmt: skip
-    assert items[0].source == f"{path}: 002.left.wav" and items[0].size == len(WAV)
-
-    write_tar(tmp_path / "shard-1.tar", {"001.wav": WAV})
-    assert len(keys(f"{tmp_path}/shard-*.tar")) == len(keys(tmp_path)) == 4
-    data = bytearray(path.read_bytes())
-    data[512 + len(WAV) // 512 * 512 + 512] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"shard-0\.tar: expected"):
-        keys(path)
-
-
-def test_a_short_archive_is_the_items_failure(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "a.tar", {"1.wav": WAV, "1.txt": b"said"})
-    item = list_items(path)[0]
-    path.write_bytes(path.read_bytes()[: item.extra[0][1].start])
-    with pytest.raises(OSError, match="expected 4 bytes"):
-        read_extra(item)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -154,6 +122,26 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "part.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"part\.parquet: expected a parquet file"):
         keys(tmp_path / "part.parquet")
+
+
+def test_threads_read_a_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra tokenize")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"audio": [WAV] * 8}), tmp_path / "a.parquet")
+    items = list_items(tmp_path / "a.parquet")
+    original = rows_module._parquet_file
+    readings = []
+
+    def slow(*arguments: Any) -> Any:
+        readings.append(arguments)
+        time.sleep(0.05)
+        return original(*arguments)
+
+    monkeypatch.setattr(rows_module, "_parquet_file", slow)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(content, items)) == [WAV] * 8
+    assert len(readings) == 1
 
 
 def test_hugging_face_data_sets(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,14 @@ from data_sets import (
     alone,
     files_of,
     same_codes,
-    sound_bytes,
     write_corpus,
     write_short_files,
-    write_tar,
 )
 from programs import tiny_program
 
 import encodec_fast as ef
 from encodec_fast.batch import job as job_module
 from encodec_fast.batch import run
-from encodec_fast.batch.job import file_name
 from encodec_fast.batch.run import Progress
 from encodec_fast.batch.settings import Settings
 
@@ -97,9 +96,7 @@ def test_threads_and_shards_do_not_show(tmp_path: Path, corpus: Path, program: P
     for threads in (1, 3):
         out = tmp_path / f"out{threads}"
         ef.tokenize(corpus, out, program, format="safetensors", threads=threads)
-        files = files_of(out)
-        files.pop("manifest.json")  # which names the threads
-        outputs.append(files)
+        outputs.append(files_of(out))
     assert outputs[0] == outputs[1]
 
 
@@ -275,23 +272,49 @@ def test_progress(tmp_path: Path, corpus: Path, program: Path) -> None:
     assert told[-1].seconds / 3600 == pytest.approx(report.hours, abs=1e-6)
 
 
-def test_an_item_that_its_format_cannot_hold(tmp_path: Path, program: Path) -> None:
-    wav = sound_bytes("x.wav", 8000, 1, 0.2)
-    members = {"1.wav": wav, "1.txt": bytes(100_000), "2.wav": wav, "2.txt": b"said"}
-    tar = write_tar(tmp_path / "a.tar", members)
-    report = ef.tokenize(tar, tmp_path / "out", program, format="ecdc")
-    assert report.items == 1
-    (failure,) = report.failures
-    assert failure.key == "a.tar/1" and failure.reason.startswith("ecdc: ")
+@pytest.mark.parametrize("format", ["npy", "safetensors"])
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_finished_run_whose_files_are_gone(
+    tmp_path: Path, corpus: Path, program: Path, format: str, retry: bool
+) -> None:
+    (corpus / "broken.wav").write_bytes(b"no audio")
+    options: dict[str, Any] = {"codec": program, "format": format, "shard_size": 3}
+    out = tmp_path / "out"
+    ef.tokenize(corpus, out, **options)
+    file = manifest(out)["files"][1]["file"]
+    data = (out / file).read_bytes()
+    for change, found in (((out / file).unlink, "none"), ((out / file).touch, "0 bytes")):
+        change()
+        with pytest.raises(ValueError, match=rf"1 of its \d files .* {file} .* found {found}"):
+            ef.tokenize(corpus, out, retry_failed=retry, **options)
+    (out / file).write_bytes(data)
+    assert ef.tokenize(corpus, out, retry_failed=retry, **options).items == len(RECORDINGS)
 
 
-def test_keys_that_are_long_names(tmp_path: Path, corpus: Path, program: Path) -> None:
-    keys = ["ü" * 100, "x" * 300, "d" * 300 + "/e", "x" * 299 + "y"]
-    rows = [json.dumps({"path": str(corpus / "e.flac"), "key": key}) for key in keys]
-    (tmp_path / "list.jsonl").write_text("\n".join(rows))
-    ef.tokenize(tmp_path / "list.jsonl", tmp_path / "out", program)
-    assert sorted(tokens.key for tokens in ef.load_tokens(tmp_path / "out")) == sorted(keys)
-    assert file_name("a/b.wav", ".npy") == "a/b%2Ewav.npy"
+@pytest.mark.skipif(job_module.fcntl is None, reason="no locks")
+def test_a_lock_on_a_file_that_is_gone_guards_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process of the job ends, and clears its state, while this one takes the lock."""
+    path = tmp_path / "out" / "state" / "lock"
+    original = job_module.fcntl.flock
+    removals = []
+
+    def clearing(file: Any, how: int) -> None:
+        if len(removals) < 2:
+            shutil.rmtree(path.parent)
+            removals.append(file)
+        if len(removals) == 2:  # and a third one begins anew
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        original(file, how)
+
+    monkeypatch.setattr(job_module.fcntl, "flock", clearing)
+    with job_module._locked(path) as file:
+        assert len(removals) == 2 and all(one.closed for one in removals)
+        assert os.path.samestat(os.fstat(file.fileno()), path.stat())
+        with pytest.raises(OSError, match="another process"):
+            job_module._locked(path)
 
 
 def test_tokens_decode(tmp_path: Path, corpus: Path, program: Path) -> None:

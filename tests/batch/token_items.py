@@ -27,7 +27,7 @@ WEIRD_KEYS = (
     "a/json",
     "__metadata__",
     "encodec_fast.tokens",
-    "x" * 3000,
+    "x" * 1000,
     "CON.wav",
     "\x00nul",
 )
