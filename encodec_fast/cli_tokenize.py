@@ -96,7 +96,7 @@ def _tokenize(args: argparse.Namespace) -> int:
             progress=progress,
         )
     done = report.items - report.resumed
-    if report.resumed and not done:
+    if report.resumed and not done and not args.retry_failed:
         say(f"{args.out}: finished before")
     elif report.resumed:
         say(f"{args.out}: {report.resumed} recordings were there from an earlier call")

@@ -93,7 +93,7 @@ def _outcome(program: Program, recording: _Reading) -> Tokens | Failure:
         except (OSError, ValueError) as found:
             error = found
     if error is not None:
-        return Failure(item.key, item.source, _reason(error))
+        return Failure(item.key, item.source, _reason(error, item.source))
     segment_frames: list[int] = []
     for piece in recording.pieces:
         if piece.start:
@@ -116,9 +116,12 @@ def _outcome(program: Program, recording: _Reading) -> Tokens | Failure:
     )
 
 
-def _reason(error: Exception) -> str:
-    """The message of an error on one line, without what is nobody's name for the file."""
+def _reason(error: Exception, source: str) -> str:
+    """The message of an error on one line, without the file's name, which stands beside it."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
-    return " ".join(text.removeprefix("<stream>: ").split()) or type(error).__name__
+    return (
+        " ".join(text.removeprefix("<stream>: ").removeprefix(f"{source}: ").split())
+        or type(error).__name__
+    )

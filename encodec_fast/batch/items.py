@@ -44,7 +44,10 @@ class FileLocation:
     @contextlib.contextmanager
     def open(self) -> Iterator[Path | IO[bytes]]:
         if not is_remote(self.path):
-            yield Path(self.path)
+            path = Path(self.path)
+            if path.exists() and not path.is_file():  # reading a pipe might never end
+                raise OSError(f"{path}: expected a regular file, found a pipe or a device")
+            yield path
             return
         with open_binary(self.path) as stream:
             yield stream

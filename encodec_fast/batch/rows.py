@@ -59,19 +59,20 @@ class DatasetRow:
         return _opened(self.dataset[self.row].column(self.column)[0].as_py(), "")
 
 
-def list_dataset(dataset: Any, column: str) -> Iterator[Item]:
+def list_dataset(dataset: Any, column: str, name: str | None = None) -> Iterator[Item]:
     """The rows of a `datasets.Dataset`, or of all in a DatasetDict, by number; keys begin with the
-    split where there is one. Raises ValueError for what is neither, or lacks the column."""
+    split (`name`: its name in the DatasetDict) where there is one. Raises ValueError for what is
+    neither, or lacks the column."""
     if isinstance(dataset, dict):
-        for part in dataset.values():
-            yield from list_dataset(part, column)
+        for split, part in dataset.items():
+            yield from list_dataset(part, column, str(split))
         return
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows"):
         raise ValueError(
             "sources: expected paths or a datasets.Dataset (a streamed one has no rows to count: "
             f"save it as parquet first), found {type(dataset).__name__}"
         )
-    split = str(dataset.split or "")
+    split = str(dataset.split or "") if name is None else name
     _check_column(dataset.column_names, column, "sources: the data set")
     rows = dataset.with_format("arrow")
     for row in range(dataset.num_rows):

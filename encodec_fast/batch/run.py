@@ -24,6 +24,7 @@ from encodec_fast.many import RECORDING_LANES
 from encodec_fast.program import Program
 
 _RESULTS_PER_THREAD = 16  # that may wait for the disk
+_PATIENCE = 10.0  # seconds that the end waits for a thread in the midst of a block
 
 
 class Progress(NamedTuple):
@@ -113,8 +114,9 @@ def coded_items(
                 yield result
     finally:
         stopped.set()
-        while running:
-            running -= results.get() is None
+        with contextlib.suppress(queue.Empty):  # one that waits for a dead file server is left
+            while running:
+                running -= results.get(timeout=_PATIENCE) is None
 
 
 class _Shared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -47,6 +47,8 @@ def list_items(sources: Sources, audio_column: str = AUDIO_COLUMN) -> list[Item]
     """
     if isinstance(sources, (str, os.PathLike, dict)) or hasattr(sources, "num_rows"):
         sources = [sources]
+    if not isinstance(sources, Sequence) or not sources:
+        raise ValueError(f"sources: expected one or more, found {_told(sources)}")
     items: dict[str, Item] = {}
     for source in sources:
         before = len(items)
@@ -60,6 +62,10 @@ def list_items(sources: Sources, audio_column: str = AUDIO_COLUMN) -> list[Item]
         if len(items) == before:
             raise ValueError(f"{source}: expected recordings, found none")
     return [items[key] for key in sorted(items)]
+
+
+def _told(sources: Any) -> str:
+    return repr(sources) if sources is None or sources == [] else type(sources).__name__
 
 
 def _list(source: Any, column: str) -> Iterator[Item]:

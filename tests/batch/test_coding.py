@@ -177,7 +177,7 @@ class Exploding:
 def test_an_error_of_a_library_is_the_items(codec: ef.Codec, corpus: Path) -> None:
     items = list_items(corpus)
     found = outcomes(codec, [Item("odd", Exploding(), "odd place"), *items])
-    assert found["odd"] == Failure("odd", "odd place", "odd place: KeyError: 'of a library'")
+    assert found["odd"] == Failure("odd", "odd place", "KeyError: 'of a library'")
     assert all(isinstance(found[item.key], Tokens) for item in items)
 
 

@@ -248,3 +248,26 @@ def test_items_can_be_pickled(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(items)) == items
     assert len(items) == len(RECORDINGS) + 1
     assert isinstance(items[0].location, PartLocation)
+
+
+def test_splits_are_named_by_their_dictionary() -> None:
+    """As save_to_disk names them; parts of one split keep its name in `.split`."""
+    datasets = pytest.importorskip("datasets", reason="needs the test extra")
+    whole = datasets.Dataset.from_dict({"audio": [{"bytes": b"a", "path": None}] * 4})
+    found = keys(datasets.DatasetDict({"train": whole, "test": whole}))
+    assert found == [f"{split}/{row:08d}" for split in ("test", "train") for row in range(4)]
+
+
+@pytest.mark.parametrize("sources", [[], None, 3])
+def test_no_sources_are_refused(sources: Any) -> None:
+    with pytest.raises(ValueError, match="sources: expected one or more"):
+        list_items(sources)
+
+
+def test_pipes_are_failures_of_their_own(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with (
+        pytest.raises(OSError, match="regular file"),
+        FileLocation(str(tmp_path / "pipe.wav")).open(),
+    ):
+        pass
