@@ -20,16 +20,15 @@ from encodec_fast.integrations.seanet import Classes, UnsupportedError
 CODEC = EncodecModel
 
 
-# audiocraft has no types, which mypy --strict reports for each subclass.
-class AcceleratedEncoder(AcceleratedNetwork, SEANetEncoder):  # type: ignore[misc]
+class AcceleratedEncoder(AcceleratedNetwork, SEANetEncoder):
     """SEANetEncoder on the native core."""
 
 
-class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):  # type: ignore[misc]
+class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):
     """SEANetDecoder on the native core."""
 
 
-class AcceleratedQuantizer(AcceleratedVq, ResidualVectorQuantization):  # type: ignore[misc]
+class AcceleratedQuantizer(AcceleratedVq, ResidualVectorQuantization):
     """ResidualVectorQuantization on the native core."""
 
 
@@ -45,11 +44,9 @@ _KINDS = Kinds(
 
 def stands(model: Any, threads: int | None) -> list[Stand]:
     """What can stand in for the modules of an EncodecModel. Raises UnsupportedError."""
-    encoder = (model.encoder, model.encoder.channels)
-    decoder = (model.decoder, model.decoder.dimension)
     if any(layer.channels_last for layer in model.quantizer.vq.layers):
         raise UnsupportedError("its codebooks take channels last")
-    return _KINDS.stands(encoder, decoder, model.quantizer.vq, threads)
+    return _KINDS.reference_stands(model, threads)
 
 
 def attach(model: Any, exact_lengths: bool) -> None:

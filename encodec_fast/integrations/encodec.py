@@ -19,7 +19,7 @@ from encodec.quantization.core_vq import (
 from torch import Tensor, nn
 
 from encodec_fast import _native
-from encodec_fast.integrations.modules import AcceleratedNetwork, AcceleratedVq, Kinds, Stand
+from encodec_fast.integrations.modules import AcceleratedNetwork, AcceleratedVq, Kinds
 from encodec_fast.integrations.seanet import Classes, UnsupportedError
 
 CODEC = EncodecModel
@@ -27,16 +27,15 @@ CODEC = EncodecModel
 compress: Any = importlib.import_module("encodec.compress")
 
 
-# encodec has no types, which mypy --strict reports for each subclass.
-class AcceleratedEncoder(AcceleratedNetwork, SEANetEncoder):  # type: ignore[misc]
+class AcceleratedEncoder(AcceleratedNetwork, SEANetEncoder):
     """SEANetEncoder on the native core."""
 
 
-class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):  # type: ignore[misc]
+class AcceleratedDecoder(AcceleratedNetwork, SEANetDecoder):
     """SEANetDecoder on the native core."""
 
 
-class AcceleratedQuantizer(AcceleratedVq, ResidualVectorQuantization):  # type: ignore[misc]
+class AcceleratedQuantizer(AcceleratedVq, ResidualVectorQuantization):
     """ResidualVectorQuantization on the native core."""
 
 
@@ -155,8 +154,4 @@ _KINDS = Kinds(
 )
 
 
-def stands(model: Any, threads: int | None) -> list[Stand]:
-    """What can stand in for the modules of an EncodecModel. Raises UnsupportedError."""
-    encoder = (model.encoder, model.encoder.channels)
-    decoder = (model.decoder, model.decoder.dimension)
-    return _KINDS.stands(encoder, decoder, model.quantizer.vq, threads)
+stands = _KINDS.reference_stands

@@ -74,6 +74,13 @@ class Kinds(NamedTuple):
         codebooks = CodebooksPart(quantizer, self.codebook_parts, threads)
         return [*found, Stand(quantizer, self.quantizer, codebooks)]
 
+    def reference_stands(self, model: Any, threads: int | None) -> list[Stand]:
+        """For a codec with the attributes of encodec's, which audiocraft's has too. Raises
+        UnsupportedError."""
+        encoder = (model.encoder, model.encoder.channels)
+        decoder = (model.decoder, model.decoder.dimension)
+        return self.stands(encoder, decoder, model.quantizer.vq, threads)
+
 
 def _check_class(module: nn.Module, accelerated: type[nn.Module]) -> None:
     original = accelerated.__bases__[-1]
@@ -125,8 +132,8 @@ class AcceleratedNetwork(Accelerated):
                 if part.native(self) is None:
                     return self.original_forward(x)
                 weights = [p for p in self.parameters() if p.requires_grad]
-                # PyTorch has no types here.
-                out: Tensor = _Recomputed.apply(self, x, *weights)  # type: ignore[no-untyped-call]
+                apply: Any = _Recomputed.apply  # PyTorch has no types here
+                out: Tensor = apply(self, x, *weights)
                 return out
         return self.run(x)
 

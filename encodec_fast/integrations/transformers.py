@@ -24,16 +24,15 @@ from encodec_fast.integrations.seanet import Classes, UnsupportedError
 CODEC = EncodecModel
 
 
-# transformers has no types, which mypy --strict reports for each subclass.
-class AcceleratedEncoder(AcceleratedNetwork, EncodecEncoder):  # type: ignore[misc]
+class AcceleratedEncoder(AcceleratedNetwork, EncodecEncoder):
     """EncodecEncoder on the native core."""
 
 
-class AcceleratedDecoder(AcceleratedNetwork, EncodecDecoder):  # type: ignore[misc]
+class AcceleratedDecoder(AcceleratedNetwork, EncodecDecoder):
     """EncodecDecoder on the native core."""
 
 
-class AcceleratedQuantizer(AcceleratedCodebooks, EncodecResidualVectorQuantizer):  # type: ignore[misc]
+class AcceleratedQuantizer(AcceleratedCodebooks, EncodecResidualVectorQuantizer):
     """EncodecResidualVectorQuantizer on the native core."""
 
     def encode(self, embeddings: Tensor, bandwidth: float | None = None) -> Tensor:
@@ -46,7 +45,7 @@ class AcceleratedQuantizer(AcceleratedCodebooks, EncodecResidualVectorQuantizer)
         return self.look_up(codes)
 
 
-class ExactLengthsModel(EncodecModel):  # type: ignore[misc]
+class ExactLengthsModel(EncodecModel):
     """EncodecModel whose `encode` gives each item of a padded batch the codes it would have alone.
 
     Items that end sooner have codes 0, and scales 0 where they lack a whole chunk.

@@ -11,9 +11,9 @@ if int(transformers.__version__.split(".")[0]) < 5:
     pytest.skip("written for transformers 5", allow_module_level=True)
 
 import torch  # noqa: E402  # after the skips
-from integrations.small_models import small_model, snr  # noqa: E402
+from integrations.small_models import small_model, snr  # noqa: E402  # after the skips
 
-import encodec_fast as ef  # noqa: E402
+import encodec_fast as ef  # noqa: E402  # after the skips
 
 
 def tiny_musicgen() -> Any:
