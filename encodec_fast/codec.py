@@ -64,16 +64,23 @@ class Codec:
         checkpoint: str | os.PathLike[str] | None = None,
         threads: int = 1,
         lm_checkpoint: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
     ) -> Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
         many groups of segments, or of recordings of encode_many, are coded at once. `lm_checkpoint`
         is the language model of version 0 files, Meta's .th file or its name ("encodec_lm_24khz";
-        needs encodec-fast[torch]).
+        needs encodec-fast[torch]). `device` is "cpu", "cuda" or "cuda:N" (docs/cuda.md): where
+        audio becomes codes and codes audio, which are the same everywhere.
 
-        Raises ValueError (ModelNotFoundError says how to get a model) and OSError.
+        Raises ValueError (ModelNotFoundError says how to get a model) and OSError, for a device
+        that cannot be used too.
         """
+        if device != "cpu":
+            codec = Codec.load(model, checkpoint, threads, lm_checkpoint)
+            codec.program = codec.program.on(device)
+            return codec
         if lm_checkpoint is not None:
             codec = Codec.load(model, checkpoint, threads)
             codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)

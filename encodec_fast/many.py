@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from encodec_fast import _native
 from encodec_fast._native import Audio, CodeArray
-from encodec_fast.lanes import block_bounds
+from encodec_fast.lanes import block_bounds, block_frames
 from encodec_fast.program import Program
 from encodec_fast.segments import Ordered, Piece, Segment, SegmentEncoder
 
@@ -25,11 +24,12 @@ class Recording:
     """A recording on its lane: its samples [channels, samples >= 1], the blocks that are left, and
     the codes so far."""
 
-    def __init__(self, program: Program, number: int, audio: Audio) -> None:
+    def __init__(self, program: Program, number: int, audio: Audio, lanes: int) -> None:
         self.number = number
         self.audio = audio
         rows, first = audio.shape[1], program.encoder.start_rows
-        self.blocks = deque(block_bounds(rows, program.header.hop, first, last=True))
+        frames = block_frames(program.breadth, lanes)
+        self.blocks = deque(block_bounds(rows, program.header.hop, first, True, frames))
         self.parts: list[CodeArray] = []
 
 
@@ -47,7 +47,7 @@ def encode_recordings(
     waiting = deque(order)
     done: dict[int, tuple[list[Piece], int]] = {}
     threads = max(1, min(threads, len(order)))
-    lanes = max(1, min(RECORDING_LANES, -(-len(order) // threads)))
+    lanes = max(1, min(max(RECORDING_LANES, program.breadth), -(-len(order) // threads)))
     failed = threading.Event()
 
     def work() -> None:
@@ -83,13 +83,13 @@ def _encode_lanes(
     failed: threading.Event,
 ) -> Iterator[Recording]:
     """The recordings as they end. Stops early when `failed` is set."""
-    native = _native.Encoder(program.encoder, program.codebooks, lanes, False)
+    native = program.new_encoder(lanes)
     nothing = np.zeros((program.header.channels, 0), np.float32)
     running: list[Recording | None] = [None] * lanes
     while not failed.is_set():
         blocks, ends = [nothing] * lanes, [False] * lanes
         for lane in range(lanes):
-            recording = running[lane] or _next(program, waiting, read)
+            recording = running[lane] or _next(program, waiting, read, lanes)
             running[lane] = recording
             if recording is not None:
                 begin, end = recording.blocks.popleft()
@@ -106,12 +106,14 @@ def _encode_lanes(
                     yield recording
 
 
-def _next(program: Program, waiting: deque[int], read: Callable[[int], Audio]) -> Recording | None:
+def _next(
+    program: Program, waiting: deque[int], read: Callable[[int], Audio], lanes: int
+) -> Recording | None:
     try:
         number = waiting.popleft()
     except IndexError:
         return None
-    return Recording(program, number, read(number))
+    return Recording(program, number, read(number), lanes)
 
 
 def _encode_segments(
@@ -121,7 +123,8 @@ def _encode_segments(
     stride = header.segment_stride or 1
     lengths: dict[int, int] = {}
     pieces: list[Piece] = []
-    jobs = Ordered(SegmentEncoder(program, n_q), threads)
+    coder = SegmentEncoder(program, n_q)
+    jobs = Ordered(coder, threads, lanes=coder.lanes)
     try:
         for number in order:
             audio = read(number)

@@ -224,7 +224,7 @@ class Block {
 };
 
 template <typename S, bool kVectors>
-__global__ void __launch_bounds__(S::kThreads) product(Product g) {
+__global__ void __launch_bounds__(S::kThreads, 2) product(Product g) {
   Block<S, kVectors> block(g, *shared_memory<typename S::Tiles>());
   block.start();
   block.read(0);

@@ -269,7 +269,7 @@ class Block {
 };
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads) search(Search s) {
+__global__ void __launch_bounds__(kThreads, 2) search(Search s) {
   Block<S>(s).run();
 }
 
