@@ -128,13 +128,14 @@ def check_codec(rng: Rng, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=1, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=0, help="streams, 0: a few")
     parser.add_argument("--wide", action="store_true", help="models that fill tiles")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     for _ in range(options.models):
-        for kind in KINDS:
+        for kind in options.kinds:
             with tempfile.TemporaryDirectory() as folder:
                 program = random_program(Path(folder), rng, kind, options.wide)
                 other = program.on("cuda")

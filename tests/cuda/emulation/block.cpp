@@ -1,4 +1,5 @@
 // The threads of a block as fibers.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -20,15 +21,34 @@ namespace {
 
 constexpr size_t kStack = 256 << 10;
 
-struct Fiber {
+// Where a fiber or the scheduler goes on. A fiber begins through ucontext; from then on _longjmp
+// is faster, as it makes no system call, but AddressSanitizer knows the former alone.
+struct Place {
   ucontext_t context;
+  jmp_buf jump;
+  bool begun = false;
+};
+
+void go(Place& from, Place& to) {
+#ifdef __SANITIZE_ADDRESS__
+  swapcontext(&from.context, &to.context);
+#else
+  if (_setjmp(from.jump) != 0) return;
+  from.begun = true;
+  if (to.begun) _longjmp(to.jump, 1);
+  setcontext(&to.context);
+#endif
+}
+
+struct Fiber {
+  Place place;
   std::unique_ptr<char[]> stack;
   bool done = true;
 };
 
 struct Block {
   std::vector<Fiber> fibers;
-  ucontext_t scheduler;
+  Place scheduler;
   size_t current = 0;
   const std::function<void()>* kernel = nullptr;
   std::unique_ptr<unsigned char[]> shared;
@@ -43,16 +63,18 @@ thread_local Block block;
 void enter() {
   (*block.kernel)();
   block.fibers[block.current].done = true;
-  swapcontext(&block.fibers[block.current].context, &block.scheduler);
+  go(block.fibers[block.current].place, block.scheduler);
 }
 
 void start(Fiber& fiber) {
   if (!fiber.stack) fiber.stack.reset(new char[kStack]);
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.get();
-  fiber.context.uc_stack.ss_size = kStack;
-  fiber.context.uc_link = nullptr;
-  makecontext(&fiber.context, enter, 0);
+  ucontext_t& context = fiber.place.context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
+  fiber.place.begun = false;
   fiber.done = false;
 }
 
@@ -78,7 +100,7 @@ void run_block(size_t threads, size_t shared) {
     for (const size_t i : order_of(threads)) {
       block.current = i;
       thread_index.x = static_cast<unsigned>(i);
-      swapcontext(&block.scheduler, &block.fibers[i].context);
+      go(block.scheduler, block.fibers[i].place);
       done += block.fibers[i].done ? 1 : 0;
     }
     if (done != 0 && done != waiting) give_up("some threads of a block left before a barrier");
@@ -90,7 +112,7 @@ void run_block(size_t threads, size_t shared) {
 
 void* shared_memory() { return block.shared.get(); }
 
-void barrier() { swapcontext(&block.fibers[block.current].context, &block.scheduler); }
+void barrier() { go(block.fibers[block.current].place, block.scheduler); }
 
 // Of a launch that is not recorded.
 void run(unsigned blocks, unsigned threads, size_t shared, const std::function<void()>& kernel) {

@@ -45,7 +45,7 @@ cudaError_t result(cudaError_t error) {
 
 void queue(void* stream, Work work) {
   auto* s = static_cast<Stream*>(stream);
-  if (s->recording) {
+  if (s != nullptr && s->recording) {  // the default stream is null
     s->recording->push_back(std::move(work));
   } else {
     work();
