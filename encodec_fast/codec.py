@@ -17,7 +17,7 @@ from encodec_fast.blocks import BlockDecoder, BlockEncoder
 from encodec_fast.codes import Codes, checked_pieces, is_torch
 from encodec_fast.container import AnyHeader, Recording
 from encodec_fast.entropy_model import EntropyModel
-from encodec_fast.many import encode_recordings
+from encodec_fast.many import encode_recordings, longest_first
 from encodec_fast.payloads import payload_coder
 from encodec_fast.program import Program
 from encodec_fast.segment_codes import SegmentCoder, load_segment_coder, segment_coder
@@ -77,13 +77,11 @@ class Codec:
         Raises ValueError (ModelNotFoundError says how to get a model) and OSError, for a device
         that cannot be used too.
         """
-        if device != "cpu":
-            codec = Codec.load(model, checkpoint, threads, lm_checkpoint)
-            codec.program = codec.program.on(device)
-            return codec
-        if lm_checkpoint is not None:
+        if lm_checkpoint is not None or device != "cpu":
             codec = Codec.load(model, checkpoint, threads)
-            codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)
+            if lm_checkpoint is not None:
+                codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)
+            codec.program = codec.program.on(device)
             return codec
         if checkpoint is None:
             found = find_program(model)
@@ -149,13 +147,11 @@ class Codec:
         """
         n_q = self.n_q(bandwidth)
         wavs = list(wavs)
-        # The longest first, so that the last lanes end at about the same time.
-        order = sorted(range(len(wavs)), key=lambda i: _length(wavs[i]), reverse=True)
 
         def read(number: int) -> Audio:
             return self._audio(f"wavs[{number}]", wavs[number], sample_rate)
 
-        done = encode_recordings(self.program, n_q, self.threads, order, read)
+        done = encode_recordings(self.program, n_q, self.threads, longest_first(wavs), read)
         return [self._codes(*done[i], is_torch(wav)) for i, wav in enumerate(wavs)]
 
     def decode(self, codes: Codes) -> Any:
@@ -345,12 +341,6 @@ def _checked_bytes(data: object) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ValueError(f"data: expected the bytes of a file, found {type(data).__name__}")
     return bytes(data)
-
-
-def _length(wav: Any) -> int:
-    """Samples of a recording that was not checked yet, for the order of work alone."""
-    shape = getattr(wav, "shape", None)
-    return shape[-1] if isinstance(shape, tuple) and shape else 0
 
 
 def _to_torch(array: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,17 @@ from encodec_fast.segments import Ordered, Piece, Segment, SegmentEncoder
 
 # Recordings that one thread advances together: enough to share each read of the weights.
 RECORDING_LANES = 8
+
+
+def longest_first(wavs: Sequence[Any]) -> list[int]:
+    """The positions of recordings that were not checked yet, the longest first, so that the last
+    lanes end at about the same time."""
+
+    def length(position: int) -> int:
+        shape = getattr(wavs[position], "shape", None)
+        return int(shape[-1]) if isinstance(shape, tuple) and shape else 0
+
+    return sorted(range(len(wavs)), key=length, reverse=True)
 
 
 class Recording:

@@ -96,7 +96,9 @@ class Program:
         """
         if device == "cpu":
             return replace(self, device=None)
-        return replace(self, device=DeviceWeights(self.encoder, self.decoder, self.codebooks, device))
+        return replace(
+            self, device=DeviceWeights(self.encoder, self.decoder, self.codebooks, device)
+        )
 
     @property
     def breadth(self) -> int:

@@ -36,9 +36,7 @@ struct Shared {
   std::atomic<bool> busy{false};
 };
 
-inline Start start_of(bool low_latency) {
-  return low_latency ? Start::kLowLatency : Start::kExact;
-}
+inline Start start_of(bool low_latency) { return low_latency ? Start::kLowLatency : Start::kExact; }
 
 // Pointers and lengths of one array per stream; each must have `height` rows.
 template <typename T>

@@ -92,8 +92,8 @@ void bind_weights(nb::module_& m) {
       .def(nb::init<const Codebooks&, int>(), "codebooks"_a, "device"_a)
       .def(
           "encode",
-          [](const DeviceBooks& self, uintptr_t latents, int64_t rows, int64_t n_q,
-             uintptr_t codes, uintptr_t stream) {
+          [](const DeviceBooks& self, uintptr_t latents, int64_t rows, int64_t n_q, uintptr_t codes,
+             uintptr_t stream) {
             const nb::gil_scoped_release release;
             cuda::rvq_encode(self, {latents, rows, n_q, codes, stream});
           },
@@ -101,8 +101,8 @@ void bind_weights(nb::module_& m) {
           "float32 [rows, dimension] to uint16 [n_q, rows], by addresses on the device; waits.")
       .def(
           "decode",
-          [](const DeviceBooks& self, uintptr_t codes, int64_t rows, int64_t n_q,
-             uintptr_t latents, uintptr_t stream) {
+          [](const DeviceBooks& self, uintptr_t codes, int64_t rows, int64_t n_q, uintptr_t latents,
+             uintptr_t stream) {
             const nb::gil_scoped_release release;
             cuda::rvq_decode(self, {latents, rows, n_q, codes, stream});
           },

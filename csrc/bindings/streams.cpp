@@ -93,8 +93,8 @@ void bind_streams(nb::module_& m) {
           [](Shared<Encoder>* self, Graphs graph, Books books, int64_t lanes, bool low_latency) {
             graph->seal();
             new (self) Shared<Encoder>(std::shared_ptr<const Graph>(std::move(graph)),
-                                      std::shared_ptr<const Codebooks>(std::move(books)), lanes,
-                                      start_of(low_latency));
+                                       std::shared_ptr<const Codebooks>(std::move(books)), lanes,
+                                       start_of(low_latency));
           },
           "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)
       .def("run", encode, "audio"_a, "last"_a, "scales"_a, "n_q"_a)
@@ -107,8 +107,8 @@ void bind_streams(nb::module_& m) {
           [](Shared<Decoder>* self, Graphs graph, Books books, int64_t lanes, bool low_latency) {
             graph->seal();
             new (self) Shared<Decoder>(std::shared_ptr<const Graph>(std::move(graph)),
-                                      std::shared_ptr<const Codebooks>(std::move(books)), lanes,
-                                      start_of(low_latency));
+                                       std::shared_ptr<const Codebooks>(std::move(books)), lanes,
+                                       start_of(low_latency));
           },
           "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)
       .def("run", decode, "codes"_a, "last"_a, "scales"_a)

@@ -25,9 +25,7 @@ void require_pair(int64_t width, const DeviceGraph& graph, const DeviceBooks& bo
 
 Encoder::Encoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const DeviceBooks> books,
                  int64_t lanes, Start start)
-    : books_(std::move(books)),
-      queue_(graph->device()),
-      executor_(graph, lanes, start, queue_) {
+    : books_(std::move(books)), queue_(graph->device()), executor_(graph, lanes, start, queue_) {
   require_pair(graph->graph().out_channels(), *graph, *books_);
 }
 
@@ -53,9 +51,7 @@ void Encoder::run(const std::vector<const float*>& audio, const std::vector<floa
 
 Decoder::Decoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const DeviceBooks> books,
                  int64_t lanes, Start start)
-    : books_(std::move(books)),
-      queue_(graph->device()),
-      executor_(graph, lanes, start, queue_) {
+    : books_(std::move(books)), queue_(graph->device()), executor_(graph, lanes, start, queue_) {
   require_pair(graph->graph().in_channels(), *graph, *books_);
 }
 

@@ -131,11 +131,11 @@ void Executor::make_history() {
     DeviceMemory grown;
     grown.reserve(floats(lanes() * most));
     if (capacity_[f] > 0) {
-      check(cudaMemcpy2DAsync(grown.bytes(), floats(most), history_[f].bytes(),
-                              floats(capacity_[f]), floats(capacity_[f]),
-                              static_cast<size_t>(lanes()), cudaMemcpyDeviceToDevice,
-                              queue_.stream()),
-            "copying history");
+      check(
+          cudaMemcpy2DAsync(grown.bytes(), floats(most), history_[f].bytes(), floats(capacity_[f]),
+                            floats(capacity_[f]), static_cast<size_t>(lanes()),
+                            cudaMemcpyDeviceToDevice, queue_.stream()),
+          "copying history");
       queue_.finish();  // before the old memory goes
     }
     history_[f] = std::move(grown);

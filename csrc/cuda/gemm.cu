@@ -88,7 +88,7 @@ class Block {
     for (int u = 0; u < S::kAReads; ++u) {
       const int i = thread_ + u * S::kThreads;
       if (i >= S::kM * kDepth / 4) continue;
-      float(*to)[S::kStride] = tiles_.a[buffer] + i % (kDepth / 4) * 4;
+      float (*to)[S::kStride] = tiles_.a[buffer] + i % (kDepth / 4) * 4;
       const int row = i / (kDepth / 4);
       to[0][row] = a_[u].x;
       to[1][row] = a_[u].y;

@@ -61,8 +61,7 @@ __global__ void __launch_bounds__(S::kThreads) step(LstmStep s) {
 #pragma unroll
   for (int i = 0; i < S::kEach; ++i) {
     if (!runs(i)) continue;
-    const float* gates =
-        s.parts[first_stream + mine + i].gates + s.step * 4 * s.hidden + unit;
+    const float* gates = s.parts[first_stream + mine + i].gates + s.step * 4 * s.hidden + unit;
 #pragma unroll
     for (int g = 0; g < 4; ++g) sum[i][g] = gates[g * s.hidden];
   }

@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(kCombine) combine(Moments m) {
   const NormPart& part = m.parts[blockIdx.x];
   const double count = static_cast<double>(part.count);
   double sum = 0.0;
-  in_order(m, part, held, [&](const Moment& b, int64_t) { sum = sum + static_cast<double>(b.sum); });
+  in_order(m, part, held,
+           [&](const Moment& b, int64_t) { sum = sum + static_cast<double>(b.sum); });
   const float mean = static_cast<float>(sum / count);
   const double center = static_cast<double>(mean);
   double squares = 0.0;
@@ -113,9 +114,8 @@ __global__ void __launch_bounds__(kCombine) combine(Moments m) {
 
 constexpr int kWide = 256;
 
-__global__ void __launch_bounds__(kWide)
-    normalize_parts(const Normalized* parts, int64_t blocks, const float* offset,
-                    int64_t channels) {
+__global__ void __launch_bounds__(kWide) normalize_parts(const Normalized* parts, int64_t blocks,
+                                                         const float* offset, int64_t channels) {
   const Normalized part = parts[blockIdx.x / blocks];
   const Vec mean = load(part.norm);
   for (int64_t i = blockIdx.x % blocks * kWide + threadIdx.x; i < part.count; i += blocks * kWide) {

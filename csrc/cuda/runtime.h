@@ -25,9 +25,9 @@ int device_count();
 
 struct DeviceInfo {
   std::string name;
-  int major, minor;        // compute capability
+  int major, minor;  // compute capability
   int multiprocessors;
-  int64_t memory;          // bytes
+  int64_t memory;  // bytes
 };
 DeviceInfo device_info(int device);
 

@@ -16,9 +16,9 @@ void require_address(const char* name, uintptr_t address, size_t alignment, int 
       cudaPointerGetAttributes(&attributes, reinterpret_cast<const void*>(address));
   if (error != cudaErrorInvalidValue) check(error, "asking for a pointer");
   if (error != cudaSuccess) cudaGetLastError();
-  const bool there = error == cudaSuccess && attributes.device == device &&
-                     (attributes.type == cudaMemoryTypeDevice ||
-                      attributes.type == cudaMemoryTypeManaged);
+  const bool there =
+      error == cudaSuccess && attributes.device == device &&
+      (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged);
   require(there, std::string(name) + ": expected memory of cuda:" + std::to_string(device));
 }
 
@@ -53,9 +53,8 @@ void rvq_decode(const DeviceBooks& books, const DeviceArrays& a) {
     Codes part;
     int bad;
   };
-  const Shared start = {{reinterpret_cast<const uint16_t*>(a.codes),
-                         reinterpret_cast<float*>(a.latents), a.rows},
-                        0};
+  const Shared start = {
+      {reinterpret_cast<const uint16_t*>(a.codes), reinterpret_cast<float*>(a.latents), a.rows}, 0};
   DeviceMemory memory;
   memory.reserve(sizeof(Shared));
   auto* shared = reinterpret_cast<Shared*>(memory.bytes());

@@ -11,8 +11,8 @@ int64_t longest(const std::vector<int64_t>& counts) {
 void PlanarInput::take(const std::vector<const float*>& planar, const std::vector<float>& scales,
                        const std::vector<int64_t>& counts, int64_t channels, float* rows,
                        Queue& queue) {
-  size_t bytes = Staging::room(scales.size() * sizeof(float)) +
-                 Staging::room(counts.size() * sizeof(Planar));
+  size_t bytes =
+      Staging::room(scales.size() * sizeof(float)) + Staging::room(counts.size() * sizeof(Planar));
   for (const int64_t n : counts)
     bytes += Staging::room(static_cast<size_t>(n * channels) * sizeof(float));
   staging_.begin(bytes);
@@ -26,8 +26,7 @@ void PlanarInput::take(const std::vector<const float*>& planar, const std::vecto
   }
   const Planar* table = staging_.add(parts.data(), parts.size());
   staging_.upload(queue);
-  take_planar(table, static_cast<int64_t>(parts.size()), longest(counts), channels,
-              queue.stream());
+  take_planar(table, static_cast<int64_t>(parts.size()), longest(counts), channels, queue.stream());
 }
 
 void PlanarOutput::give(float* rows, const std::vector<float>& scales,
@@ -47,8 +46,7 @@ void PlanarOutput::give(float* rows, const std::vector<float>& scales,
   }
   const Planar* table = staging_.add(parts.data(), parts.size());
   staging_.upload(queue);
-  give_planar(table, static_cast<int64_t>(parts.size()), longest(counts), channels,
-              queue.stream());
+  give_planar(table, static_cast<int64_t>(parts.size()), longest(counts), channels, queue.stream());
   queue.download(result_.bytes(), planar_.bytes(), bytes);
   queue.finish();
 }

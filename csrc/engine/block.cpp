@@ -27,9 +27,8 @@ void check_block(const Graph& graph, Start start, const Block& b, bool started, 
                                 " rows, found " + std::to_string(b.rows));
   }
   if (start == Start::kExact && !started && !b.last && b.rows < graph.start_rows()) {
-    throw std::invalid_argument("block: the first one needs " +
-                                std::to_string(graph.start_rows()) + " rows, found " +
-                                std::to_string(b.rows));
+    throw std::invalid_argument("block: the first one needs " + std::to_string(graph.start_rows()) +
+                                " rows, found " + std::to_string(b.rows));
   }
 }
 

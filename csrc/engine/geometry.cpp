@@ -27,8 +27,8 @@ BlockRows Geometry::advance(LaneRows& lane, int64_t index, const Block& block) c
   b.rows.push_back(block.rows);
   for (size_t i = 0; i < count; ++i) {
     const Op& o = graph_.ops()[i];
-    after[i + 1] = result_rows(o, after[value(o.input)], o.add < 0 ? 0 : after[value(o.add)],
-                               block.last);
+    after[i + 1] =
+        result_rows(o, after[value(o.input)], o.add < 0 ? 0 : after[value(o.add)], block.last);
     b.rows.push_back(after[i + 1] - before[i + 1]);
     b.input.push_back(next_row(o, before[value(o.input)], before[i + 1]) - before[value(o.input)]);
     b.add.push_back(o.add < 0 ? 0 : before[i + 1] - before[value(o.add)]);

@@ -28,8 +28,8 @@ void lstm_cell(const float* gates, float* cell, float* out, int64_t hidden) noex
   int64_t j = 0;
   for (; j + kLanes <= hidden; j += kLanes) {
     const float* g = gates + j;
-    const Cell next =
-        lstm_step(load(g), load(g + hidden), load(g + 2 * hidden), load(g + 3 * hidden), load(cell + j));
+    const Cell next = lstm_step(load(g), load(g + hidden), load(g + 2 * hidden),
+                                load(g + 3 * hidden), load(cell + j));
     store(cell + j, next.cell);
     store(out + j, next.out);
   }
@@ -38,7 +38,7 @@ void lstm_cell(const float* gates, float* cell, float* out, int64_t hidden) noex
   const float* g = gates + j;
   const Cell next =
       lstm_step(load_part(g, rest), load_part(g + hidden, rest), load_part(g + 2 * hidden, rest),
-           load_part(g + 3 * hidden, rest), load_part(cell + j, rest));
+                load_part(g + 3 * hidden, rest), load_part(cell + j, rest));
   store_part(cell + j, next.cell, rest);
   store_part(out + j, next.out, rest);
 }

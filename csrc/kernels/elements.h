@@ -25,7 +25,8 @@ EF_BOTH inline Vec normed(Vec x, Vec mean, Vec scale, Vec offset) noexcept {
 
 // Whether an entry is a better one than the best so far: ties go to the lower index; a score that
 // is not a number never is.
-EF_BOTH inline bool takes_lead(float score, int64_t index, float best, int64_t best_index) noexcept {
+EF_BOTH inline bool takes_lead(float score, int64_t index, float best,
+                               int64_t best_index) noexcept {
   return score > best || (score == best && index < best_index);
 }
 

@@ -43,9 +43,7 @@ def package(folder: Path) -> Path:
         stdout=subprocess.DEVNULL,
     )
     target = ["--target", "_cuda", "_core", "-j", str(os.cpu_count() or 1)]
-    subprocess.run(
-        ["cmake", "--build", str(build), *target], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run(["cmake", "--build", str(build), *target], check=True, stdout=subprocess.DEVNULL)
     source = Path(encodec_fast.__file__).parent
     copy = folder / "encodec_fast"
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "_c*.so"))

@@ -30,7 +30,9 @@ def test_results_are_those_of_the_cpu(folder: Path, order: str) -> None:
 def test_large_tiles(folder: Path) -> None:
     """On a device of one multiprocessor no product is too small for the large tiles."""
     script = str(HERE / "agreement_on_device.py")
-    done = run(folder, script, "--kinds", "reflect", "--wide", "--seed", "4", EF_EMULATED_PROCESSORS="1")
+    done = run(
+        folder, script, "--kinds", "reflect", "--wide", "--seed", "4", EF_EMULATED_PROCESSORS="1"
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -44,9 +46,7 @@ def test_many_streams(folder: Path) -> None:
 @pytest.mark.parametrize("processors", ["1", "64"])
 def test_codebooks(folder: Path, processors: str) -> None:
     """Shapes of codebooks that no tiny model has, through addresses as PyTorch's tensors give."""
-    done = run(
-        folder, str(HERE / "codebooks_on_device.py"), EF_EMULATED_PROCESSORS=processors
-    )
+    done = run(folder, str(HERE / "codebooks_on_device.py"), EF_EMULATED_PROCESSORS=processors)
     assert done.returncode == 0, done.stderr
     assert "equal" in done.stdout
 
