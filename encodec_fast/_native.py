@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any, TypedDict
 
@@ -94,16 +95,17 @@ def open_cuda(device: str) -> tuple[Any, int]:
     if match is None:
         raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', found {device!r}")
     try:
-        from encodec_fast import _cuda  # only here: it loads the driver
+        # Only here: it loads the driver.
+        cuda: Any = importlib.import_module("encodec_fast._cuda")
     except ModuleNotFoundError:
         raise OSError(
             "device: this build of encodec_fast has no CUDA; install it from source where nvcc is "
             "(docs/cuda.md)"
         ) from None
-    number, count = int(match[1] or 0), _cuda.device_count()
+    number, count = int(match[1] or 0), cuda.device_count()
     if number >= count:
         raise ValueError(f"device: expected cuda:0..cuda:{count - 1}, found {device!r}")
-    return _cuda, number
+    return cuda, number
 
 
 def cuda_available() -> bool:

@@ -109,7 +109,7 @@ class SegmentDecoder:
             native = self._idle.pop()
         except IndexError:
             native = self._program.new_decoder(self.lanes)
-        audio = native.run(codes, [True] * self.lanes, scales)
+        audio: list[Audio] = native.run(codes, [True] * self.lanes, scales)
         self._idle.append(native)
         return audio[: len(group)]
 

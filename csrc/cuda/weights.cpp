@@ -20,7 +20,7 @@ class Pack {
   }
   size_t add(const float* from, size_t count) {
     const size_t at = room(count);
-    std::memcpy(&values_[at], from, count * sizeof(float));
+    if (count > 0) std::memcpy(&values_[at], from, count * sizeof(float));
     return at;
   }
   float& operator[](size_t at) { return values_[at]; }
