@@ -32,7 +32,7 @@ Encoder::Encoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const
 void Encoder::run(const std::vector<const float*>& audio, const std::vector<float>& scales,
                   const std::vector<Block>& blocks, int64_t n_q) {
   require_in("n_q", n_q, 1, books_->n_q());
-  use_device(queue_.device());
+  queue_.begin();
   float* rows = executor_.input(blocks);
   input_.take(audio, scales, rows_of(blocks), channels(), rows, queue_);
   executor_.run();
@@ -58,7 +58,7 @@ Decoder::Decoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const
 void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<float>& scales,
                   const std::vector<Block>& blocks, int64_t n_q) {
   require_in("n_q", n_q, 1, books_->n_q());
-  use_device(queue_.device());
+  queue_.begin();
   const Books& books = books_->view();
   const std::vector<int64_t> counts = rows_of(blocks);
   // Checked in a copy: the caller's arrays may change while the interpreter lock is released.
@@ -94,7 +94,7 @@ Network::Network(std::shared_ptr<const DeviceGraph> graph, int64_t lanes)
     : queue_(graph->device()), executor_(graph, lanes, Start::kExact, queue_) {}
 
 void Network::run(const std::vector<const float*>& in, const std::vector<Block>& blocks) {
-  use_device(queue_.device());
+  queue_.begin();
   const std::vector<float> ones(blocks.size(), 1.0f);
   float* first = executor_.input(blocks);
   input_.take(in, ones, rows_of(blocks), graph().in_channels(), first, queue_);

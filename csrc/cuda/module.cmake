@@ -55,8 +55,3 @@ else()
 endif()
 target_link_libraries(_cuda PRIVATE ef_flags)
 install(TARGETS _cuda LIBRARY DESTINATION encodec_fast)
-
-if(NOT ENCODEC_FAST_SANITIZE)
-  # It imports _core, by the name of the package: a stub needs both in one place, so this one is
-  # kept in the source tree.
-endif()

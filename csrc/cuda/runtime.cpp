@@ -110,6 +110,11 @@ Queue::~Queue() {
   if (cudaStreamDestroy(stream_) != cudaSuccess) cudaGetLastError();
 }
 
+void Queue::begin() {
+  use_device(device_);
+  finish();
+}
+
 void Queue::upload(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copying to the device");

@@ -91,6 +91,9 @@ class Queue {
 
   int device() const { return device_; }
   cudaStream_t stream() const { return stream_; }
+  // Makes the device current, and waits for what a call that threw may have left in the queue: it
+  // reads memory of the host that the next call writes.
+  void begin();
   void upload(void* to, const void* from, size_t bytes);
   void download(void* to, const void* from, size_t bytes);
   // Waits; throws DeviceError if anything in the queue failed.

@@ -42,14 +42,13 @@ def package(folder: Path) -> Path:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    target = ["--target", "_cuda", "_core", "-j", str(os.cpu_count() or 1)]
+    target = ["--target", "_cuda", "-j", str(os.cpu_count() or 1)]
     subprocess.run(["cmake", "--build", str(build), *target], check=True, stdout=subprocess.DEVNULL)
     source = Path(encodec_fast.__file__).parent
     copy = folder / "encodec_fast"
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "_c*.so"))
-    for name in ("_cuda", "_core"):
-        for module in build.glob(f"{name}*.so"):
-            shutil.copy(module, copy)
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "_cuda*.so"))
+    for module in build.glob("_cuda*.so"):
+        shutil.copy(module, copy)
     return folder
 
 

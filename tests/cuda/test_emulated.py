@@ -51,6 +51,13 @@ def test_codebooks(folder: Path, processors: str) -> None:
     assert "equal" in done.stdout
 
 
+def test_elements(folder: Path) -> None:
+    """ELU, sigmoid and tanh of numbers of every kind."""
+    done = run(folder, str(HERE / "elements_on_device.py"))
+    assert done.returncode == 0, done.stderr
+    assert "equal" in done.stdout
+
+
 USE = """
 import sys
 from encodec_fast.codec import Codec
