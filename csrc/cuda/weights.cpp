@@ -1,5 +1,7 @@
 #include "cuda/weights.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 #include "kernels/gemm.h"
@@ -20,7 +22,7 @@ class Pack {
   }
   size_t add(const float* from, size_t count) {
     const size_t at = room(count);
-    if (count > 0) std::memcpy(&values_[at], from, count * sizeof(float));
+    std::copy_n(from, count, values_.begin() + static_cast<std::ptrdiff_t>(at));
     return at;
   }
   float& operator[](size_t at) { return values_[at]; }

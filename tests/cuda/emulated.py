@@ -58,6 +58,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=folder,  # not the checkout, whose package would come first
         capture_output=True,
         text=True,
         check=False,
