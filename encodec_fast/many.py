@@ -44,7 +44,8 @@ class Recording:
     """A recording under way: its pieces so far, and the samples that were coded.
 
     chunks: its samples, float32 [channels, any length] each; they are asked for when its turn comes
-    and as it goes on; lanes: beside it, its own included. Where that raises OSError or ValueError, the recording ends with the `error`.
+    and as it goes on. Where that raises OSError or ValueError, the recording ends with the `error`.
+    lanes: how many recordings go on together.
     """
 
     def __init__(self, program: Program, number: int, chunks: Iterable[Audio], lanes: int) -> None:
