@@ -231,6 +231,12 @@ def test_files_stay_short(path: Path) -> None:
     assert len(lines) <= MAX_LINES or reasoned, f"{len(lines)} lines: split it, or say why on top"
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports them by name, so that two of one name stop it."""
+    names = [path.name for path in python_files("tests")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_versions_agree() -> None:
     import encodec_fast
 
