@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from typing import Any, TypedDict
 
 import numpy as np
@@ -57,6 +59,8 @@ __all__ = [
     "cdf_starts",
     "cpu_info",
     "crc32c",
+    "cuda_available",
+    "open_cuda",
     "segment_scale",
 ]
 
@@ -79,6 +83,38 @@ def cpu_info() -> CpuInfo:
     unknown name in it and for one that this CPU or build lacks.
     """
     return {"isa": isa(), "supported": tuple(supported_isas())}
+
+
+def open_cuda(device: str) -> tuple[Any, int]:
+    """The module `_cuda` and the number of the GPU that "cuda" or "cuda:N" names.
+
+    Raises ValueError for another name or a number that there is not, OSError where the module was
+    not built, and where the driver is missing, too old for it, or finds no GPU.
+    """
+    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N', found {device!r}")
+    try:
+        # Only here: it loads the driver.
+        cuda: Any = importlib.import_module("encodec_fast._cuda")
+    except ModuleNotFoundError:
+        raise OSError(
+            "device: this build of encodec_fast has no CUDA; install it from source where nvcc is "
+            "(docs/cuda.md)"
+        ) from None
+    number, count = int(match[1] or 0), cuda.device_count()
+    if number >= count:
+        raise ValueError(f"device: expected cuda:0..cuda:{count - 1}, found {device!r}")
+    return cuda, number
+
+
+def cuda_available() -> bool:
+    """Whether there is a GPU that this build can use."""
+    try:
+        open_cuda("cuda")
+    except OSError:
+        return False
+    return True
 
 
 def as_audio(name: str, value: Any, shape: tuple[int | None, ...]) -> Audio:

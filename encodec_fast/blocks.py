@@ -39,7 +39,8 @@ class BlockEncoder:
         if not program.header.segmented:
             self._stream = StreamEncoder(program, n_q, None, start)
         else:
-            self._jobs = Ordered(SegmentEncoder(program, n_q), threads, live)
+            coder = SegmentEncoder(program, n_q)
+            self._jobs = Ordered(coder, threads, live, coder.lanes)
             self._rest = np.zeros((program.header.channels, 0), np.float32)
 
     def push(self, chunk: Audio) -> list[Piece]:
@@ -146,7 +147,8 @@ class BlockDecoder:
         if not header.segmented:
             self._stream = StreamDecoder(program, None, start)
         else:
-            self._jobs = Ordered(SegmentDecoder(program), threads, live)
+            coder = SegmentDecoder(program)
+            self._jobs = Ordered(coder, threads, live, coder.lanes)
             # Of decoded segments: whole frames.
             self._full = -(-(header.segment_length or 0) // header.hop) * header.hop
             stride = header.segment_stride or 1

@@ -17,7 +17,7 @@ from encodec_fast.blocks import BlockDecoder, BlockEncoder
 from encodec_fast.codes import Codes, checked_pieces, is_torch
 from encodec_fast.container import AnyHeader, Recording
 from encodec_fast.entropy_model import EntropyModel
-from encodec_fast.many import encode_recordings
+from encodec_fast.many import encode_recordings, longest_first
 from encodec_fast.payloads import payload_coder
 from encodec_fast.program import Program
 from encodec_fast.segment_codes import SegmentCoder, load_segment_coder, segment_coder
@@ -63,19 +63,24 @@ class Codec:
         checkpoint: str | os.PathLike[str] | None = None,
         threads: int = 1,
         lm_checkpoint: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
     ) -> Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
         many groups of segments, or of recordings of encode_many, are coded at once. `lm_checkpoint`
         is the language model of version 0 files, Meta's .th file or its name ("encodec_lm_24khz";
-        needs encodec-fast[torch]).
+        needs encodec-fast[torch]). `device` is "cpu", "cuda" or "cuda:N" (docs/cuda.md): where
+        audio becomes codes and codes audio, which are the same everywhere.
 
-        Raises ValueError (ModelNotFoundError says how to get a model) and OSError.
+        Raises ValueError (ModelNotFoundError says how to get a model) and OSError, for a device
+        that cannot be used too.
         """
-        if lm_checkpoint is not None:
+        if lm_checkpoint is not None or device != "cpu":
             codec = Codec.load(model, checkpoint, threads)
-            codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)
+            if lm_checkpoint is not None:
+                codec.segment_coder = load_segment_coder(lm_checkpoint, codec.program.header)
+            codec.program = codec.program.on(device)
             return codec
         if checkpoint is None:
             found = find_program(model)
@@ -141,13 +146,11 @@ class Codec:
         """
         n_q = self.n_q(bandwidth)
         wavs = list(wavs)
-        # The longest first, so that the last lanes end at about the same time.
-        order = sorted(range(len(wavs)), key=lambda i: _length(wavs[i]), reverse=True)
 
         def read(number: int) -> Audio:
             return self._audio(f"wavs[{number}]", wavs[number], sample_rate)
 
-        done = encode_recordings(self.program, n_q, self.threads, order, read)
+        done = encode_recordings(self.program, n_q, self.threads, longest_first(wavs), read)
         return [self._codes(*done[i], is_torch(wav)) for i, wav in enumerate(wavs)]
 
     def decode(self, codes: Codes) -> Any:
@@ -336,12 +339,6 @@ def _checked_bytes(data: object) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ValueError(f"data: expected the bytes of a file, found {type(data).__name__}")
     return bytes(data)
-
-
-def _length(wav: Any) -> int:
-    """Samples of a recording that was not checked yet, for the order of work alone."""
-    shape = getattr(wav, "shape", None)
-    return shape[-1] if isinstance(shape, tuple) and shape else 0
 
 
 def _to_torch(array: Any) -> Any:

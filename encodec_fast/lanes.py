@@ -23,8 +23,15 @@ In = TypeVar("In", bound=npt.NDArray[Any])
 Out = TypeVar("Out", bound=npt.NDArray[Any])
 
 
-def block_bounds(total: int, unit: int, first: int, last: bool) -> Bounds:
-    """Cuts `total` rows of one stream into blocks for native calls.
+def block_frames(breadth: int, lanes: int) -> int:
+    """Frames of a block where `lanes` streams share a call; breadth: see Program."""
+    return BLOCK_FRAMES * max(1, breadth // lanes)
+
+
+def block_bounds(
+    total: int, unit: int, first: int, last: bool, frames: int = BLOCK_FRAMES
+) -> Bounds:
+    """Cuts `total` rows of one stream into blocks of `frames` frames for native calls.
 
     `unit` is the rows of a frame; `first` those that the next block needs at least, a multiple of
     it. Rows behind the last bound wait for more; where the stream ends with them (`last`) there are
@@ -33,7 +40,7 @@ def block_bounds(total: int, unit: int, first: int, last: bool) -> Bounds:
     bounds = []
     position = 0
     while position < total:
-        end = min(total, position + max(first, BLOCK_FRAMES * unit))
+        end = min(total, position + max(first, frames * unit))
         if not last or end < total:
             end -= (end - position) % unit
             if end - position < first:
@@ -48,13 +55,21 @@ class Lanes(ABC, Generic[In, Out]):
 
     Each keeps the input that makes no whole block yet. `frame` is the lengths of input and result
     of one frame (hop samples and one frame of codes, or the reverse), `start` the length that a
-    stream's first block needs, `delay` how much of the result waits for more input, or the end.
+    stream's first block needs, `delay` how much of the result waits for more input, or the end,
+    `frames` the most that a stream brings to one native call.
     """
 
     def __init__(
-        self, native: Any, batch: int | None, frame: tuple[int, int], start: int, delay: int
+        self,
+        native: Any,
+        batch: int | None,
+        frame: tuple[int, int],
+        start: int,
+        delay: int,
+        frames: int = BLOCK_FRAMES,
     ) -> None:
         self._native = native
+        self._frames = frames
         self._batch = batch
         self._unit, self._result_unit = frame
         self._start = start
@@ -190,7 +205,7 @@ class Lanes(ABC, Generic[In, Out]):
         for lane, array in zip(lanes, data, strict=True):
             key = (array.shape[1], self._unit if self._state[lane] == _STARTED else self._start)
             if key not in known:
-                known[key] = block_bounds(key[0], self._unit, key[1], last)
+                known[key] = block_bounds(key[0], self._unit, key[1], last, self._frames)
             # What a stream holds back comes out at its end, even where nothing else is left.
             ends = last and self._delay > 0 and self._state[lane] == _STARTED
             bounds.append(known[key] or ([(0, 0)] if ends else []))

@@ -8,18 +8,28 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from encodec_fast import _native
 from encodec_fast._native import Audio
-from encodec_fast.lanes import BLOCK_FRAMES
+from encodec_fast.lanes import block_frames
 from encodec_fast.program import Program
-from encodec_fast.segments import SEGMENT_LANES, Ordered, Piece, Segment, SegmentEncoder
+from encodec_fast.segments import Ordered, Piece, Segment, SegmentEncoder
 
 # Recordings that one thread advances together: enough to share each read of the weights.
 RECORDING_LANES = 8
+
+
+def longest_first(wavs: Sequence[Any]) -> list[int]:
+    """The positions of recordings that were not checked yet, the longest first, so that the last
+    lanes end at about the same time."""
+
+    def length(position: int) -> int:
+        shape = getattr(wavs[position], "shape", None)
+        return int(shape[-1]) if isinstance(shape, tuple) and shape else 0
+
+    return sorted(range(len(wavs)), key=length, reverse=True)
 
 
 class Block(NamedTuple):
@@ -35,16 +45,18 @@ class Recording:
 
     chunks: its samples, float32 [channels, any length] each; they are asked for when its turn comes
     and as it goes on. Where that raises OSError or ValueError, the recording ends with the `error`.
+    lanes: how many recordings go on together.
     """
 
-    def __init__(self, program: Program, number: int, chunks: Iterable[Audio]) -> None:
+    def __init__(self, program: Program, number: int, chunks: Iterable[Audio], lanes: int) -> None:
         self.number = number
         self.pieces: list[Piece] = []
         self.length = 0
         self.error: OSError | ValueError | None = None
         header = program.header
         if header.segment_length is None:
-            size, first = BLOCK_FRAMES * header.hop, program.encoder.start_rows
+            size = block_frames(program.breadth, lanes) * header.hop
+            first = program.encoder.start_rows
             self._blocks = blocks(chunks, max(size, first), size)
         else:
             self._blocks = segment_blocks(chunks, header.segment_length, header.segment_stride or 1)
@@ -123,7 +135,7 @@ def encode_recordings(
     waiting = deque(order)
     done: dict[int, tuple[list[Piece], int]] = {}
     threads = max(1, min(threads, len(order)))
-    lanes = max(1, min(RECORDING_LANES, -(-len(order) // threads)))
+    lanes = max(1, min(max(RECORDING_LANES, program.breadth), -(-len(order) // threads)))
     failed = threading.Event()
 
     def following() -> Recording | None:
@@ -131,7 +143,7 @@ def encode_recordings(
             number = waiting.popleft()
         except IndexError:
             return None
-        return Recording(program, number, (read(number) for _ in range(1)))
+        return Recording(program, number, (read(number) for _ in range(1)), lanes)
 
     def work() -> None:
         try:
@@ -165,7 +177,7 @@ def _encode_lanes(
     following: Callable[[], Recording | None],
     stopped: threading.Event,
 ) -> Iterator[Recording]:
-    native = _native.Encoder(program.encoder, program.codebooks, lanes, False)
+    native = program.new_encoder(lanes)
     nothing = np.zeros((program.header.channels, 0), np.float32)
     running: list[Recording | None] = [None] * lanes
     while not stopped.is_set():
@@ -208,7 +220,7 @@ def _encode_segments(
                 recording.error = error
                 break
             group.append((recording, block))
-            if len(group) == SEGMENT_LANES:
+            if len(group) == encode.lanes:
                 yield from _coded(encode, group)
                 group = []
             block = None if block.last else recording.next()
@@ -236,7 +248,8 @@ def _share_segments(
     length, stride = header.segment_length or 1, header.segment_stride or 1
     lengths: dict[int, int] = {}
     pieces: list[Piece] = []
-    jobs = Ordered(SegmentEncoder(program, n_q), threads)
+    coder = SegmentEncoder(program, n_q)
+    jobs = Ordered(coder, threads, lanes=coder.lanes)
     try:
         for number in order:
             audio = read(number)

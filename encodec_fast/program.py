@@ -6,7 +6,7 @@ The format (safetensors with the list in its metadata) is specified in docs/prog
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encodec_fast import _native
+from encodec_fast.device import DeviceWeights
 from encodec_fast.store import check_name
 from encodec_fast.tensor_file import MAX_HEADER as MAX_HEADER
 from encodec_fast.tensor_file import Kind, Tensors, integer, split, string
@@ -78,6 +79,7 @@ class Program:
     """A model ready to run: its header and the native graphs and codebooks (immutable, shared).
 
     `hash` is the first eight hexadecimal digits of the file's SHA-256: what files call the model.
+    `device` has copies of the weights where the program runs on one; None: on the CPU.
     """
 
     header: Header
@@ -85,6 +87,36 @@ class Program:
     decoder: _native.Graph
     codebooks: _native.Codebooks
     hash: str
+    device: DeviceWeights | None = None
+
+    def on(self, device: str) -> Program:
+        """The same program on "cpu", "cuda" (the first GPU) or "cuda:N", with the same results.
+
+        Raises ValueError for another device and OSError (saying why) where it cannot be used.
+        """
+        if device == "cpu":
+            return replace(self, device=None)
+        return replace(
+            self, device=DeviceWeights(self.encoder, self.decoder, self.codebooks, device)
+        )
+
+    @property
+    def breadth(self) -> int:
+        """Streams that a native call should have to fill the device; with fewer, their blocks
+        should be as much longer."""
+        return 1 if self.device is None else self.device.breadth
+
+    def new_encoder(self, lanes: int, low_latency: bool = False) -> Any:
+        """A native encoder of `lanes` streams, where the program runs."""
+        if self.device is not None:
+            return self.device.new_encoder(lanes, low_latency)
+        return _native.Encoder(self.encoder, self.codebooks, lanes, low_latency)
+
+    def new_decoder(self, lanes: int, low_latency: bool = False) -> Any:
+        """The inverse of new_encoder."""
+        if self.device is not None:
+            return self.device.new_decoder(lanes, low_latency)
+        return _native.Decoder(self.decoder, self.codebooks, lanes, low_latency)
 
     @staticmethod
     def load(path: str | Path) -> Program:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,14 @@ from encodec_fast.program import Program
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-# Segments that one native call takes: each costs its activations' memory.
+# Segments that one native call takes on the CPU: each costs its activations' memory.
 SEGMENT_LANES = 4
+
+
+def segment_lanes(program: Program) -> int:
+    """Segments that one native call takes."""
+    return max(SEGMENT_LANES, program.breadth // 2)
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,24 +63,23 @@ class SegmentEncoder:
     def __init__(self, program: Program, n_q: int) -> None:
         self._program = program
         self._n_q = n_q
-        self._lanes = SEGMENT_LANES
+        self.lanes = segment_lanes(program)
         # Natives that no thread is using: their memory is worth keeping from group to group.
-        self._idle: deque[_native.Encoder] = deque()
+        self._idle: deque[Any] = deque()
 
     def __call__(self, group: list[Segment]) -> list[Piece]:
-        """The pieces of up to SEGMENT_LANES segments. Raises ValueError for one that is too loud to
+        """The pieces of up to `lanes` segments. Raises ValueError for one that is too loud to
         have a level."""
         scales = [self.scale(segment) for segment in group]
-        missing = self._lanes - len(group)
+        missing = self.lanes - len(group)
         nothing = np.zeros((self._program.header.channels, 0), np.float32)
         audio = [segment.audio for segment in group] + [nothing] * missing
         levels = [1.0 if scale is None else scale for scale in scales] + [1.0] * missing
         try:
             native = self._idle.pop()
         except IndexError:
-            graph, codebooks = self._program.encoder, self._program.codebooks
-            native = _native.Encoder(graph, codebooks, self._lanes, False)
-        codes = native.run(audio, [True] * self._lanes, levels, self._n_q)
+            native = self._program.new_encoder(self.lanes)
+        codes = native.run(audio, [True] * self.lanes, levels, self._n_q)
         self._idle.append(native)
         return [Piece(array, scale, True) for array, scale in zip(codes, scales, strict=False)]
 
@@ -94,20 +99,19 @@ class SegmentDecoder:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._lanes = SEGMENT_LANES
-        self._idle: deque[_native.Decoder] = deque()
+        self.lanes = segment_lanes(program)
+        self._idle: deque[Any] = deque()
 
     def __call__(self, group: list[Piece]) -> list[Audio]:
-        """The samples [channels, frames * hop] of up to SEGMENT_LANES whole segments."""
-        missing = self._lanes - len(group)
+        """The samples [channels, frames * hop] of up to `lanes` whole segments."""
+        missing = self.lanes - len(group)
         codes = [piece.codes for piece in group] + [group[0].codes[:, :0].copy()] * missing
         scales = [1.0 if piece.scale is None else piece.scale for piece in group] + [1.0] * missing
         try:
             native = self._idle.pop()
         except IndexError:
-            graph, codebooks = self._program.decoder, self._program.codebooks
-            native = _native.Decoder(graph, codebooks, self._lanes, False)
-        audio = native.run(codes, [True] * self._lanes, scales)
+            native = self._program.new_decoder(self.lanes)
+        audio: list[Audio] = native.run(codes, [True] * self.lanes, scales)
         self._idle.append(native)
         return audio[: len(group)]
 
@@ -121,12 +125,17 @@ class Ordered(Generic[Item, Result]):
     """
 
     def __init__(
-        self, run: Callable[[list[Item]], list[Result]], threads: int, live: bool = False
+        self,
+        run: Callable[[list[Item]], list[Result]],
+        threads: int,
+        live: bool = False,
+        lanes: int | None = None,
     ) -> None:
-        """live: an item does not wait for others of its group."""
+        """live: an item does not wait for others of its group; lanes: the most items of a group,
+        SEGMENT_LANES if None."""
         self._run = run
         self._threads = threads
-        self._batch = 1 if live else threads * SEGMENT_LANES
+        self._batch = 1 if live else threads * (lanes or SEGMENT_LANES)
         self._pool: ThreadPoolExecutor | None = None
         self._items: list[Item] = []
         self._groups: deque[Future[list[Result]]] = deque()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from encodec_fast import _native
 from encodec_fast._native import Audio, CodeArray
-from encodec_fast.lanes import Lanes
+from encodec_fast.lanes import Lanes, block_frames
 from encodec_fast.program import Program
 
 STARTS = ("exact", "low_latency")
@@ -32,13 +32,14 @@ class StreamEncoder(Lanes[Audio, CodeArray]):
 
     def __init__(self, program: Program, n_q: int, batch: int | None, start: str) -> None:
         low_latency = _check_arguments(program, batch, start, "stream_encoder", "compress_file")
-        native = _native.Encoder(program.encoder, program.codebooks, batch or 1, low_latency)
+        native = program.new_encoder(batch or 1, low_latency)
+        frames = block_frames(program.breadth, batch or 1)
         self._n_q = n_q
         self._channels = program.header.channels
         hop, graph = program.header.hop, program.encoder
         start_rows = hop if low_latency else graph.start_rows
         self.delay = graph.delay * hop
-        super().__init__(native, batch, (hop, 1), start_rows, graph.delay)
+        super().__init__(native, batch, (hop, 1), start_rows, graph.delay, frames)
 
     @overload
     def push(
@@ -96,12 +97,13 @@ class StreamDecoder(Lanes[CodeArray, Audio]):
 
     def __init__(self, program: Program, batch: int | None, start: str) -> None:
         low_latency = _check_arguments(program, batch, start, "stream_decoder", "decompress_file")
-        native = _native.Decoder(program.decoder, program.codebooks, batch or 1, low_latency)
+        native = program.new_decoder(batch or 1, low_latency)
+        frames = block_frames(program.breadth, batch or 1)
         self._header = program.header
         self._n_q: int | None = None
         start_rows = 1 if low_latency else program.decoder.start_rows
         self.delay = program.decoder.delay
-        super().__init__(native, batch, (1, program.header.hop), start_rows, program.decoder.delay)
+        super().__init__(native, batch, (1, program.header.hop), start_rows, self.delay, frames)
 
     def reset(self, streams: Sequence[int] | None = None) -> None:
         """Forget everything; the next push begins a new stream. With `batch`, `streams` names those

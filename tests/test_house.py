@@ -21,7 +21,9 @@ CSRC = REPOSITORY / "csrc"
 # A module may import modules of a lower tier when it is loaded, never of its own or a higher one.
 TIERS = {
     "_core": 0,
+    "_cuda": 0,
     "_native": 1,
+    "device": 2,
     "output": 2,
     "sources": 2,
     "store": 2,
@@ -83,8 +85,9 @@ MAY_INCLUDE = {
     "kernels": {"kernels"},
     "dispatch": {"kernels", "dispatch"},
     "engine": {"kernels", "dispatch", "engine", "entropy"},
+    "cuda": {"kernels", "engine", "cuda"},
     "entropy": {"entropy", "kernels"},  # kernels: Interval alone
-    "bindings": {"kernels", "dispatch", "engine", "entropy", "bindings"},
+    "bindings": {"kernels", "dispatch", "engine", "entropy", "bindings", "cuda"},
 }
 # Compiled once per instruction set: a template from here could leave the linker one copy for all.
 KERNELS_MAY_INCLUDE = {"cstdint", "cstddef", "immintrin.h", "xmmintrin.h"}

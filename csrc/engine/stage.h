@@ -6,16 +6,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/block.h"
 #include "engine/layout.h"
 #include "engine/memory.h"
 #include "engine/moments.h"
 
 namespace encodec_fast {
-
-enum class Start {
-  kExact,       // padding at the start as the model defines it (mirrored or zero)
-  kLowLatency,  // zeros in front of the first row: the first block may be as short as any other
-};
 
 // A block of one stream.
 struct Work {

@@ -8,7 +8,6 @@
 namespace encodec_fast {
 namespace {
 
-constexpr int64_t kMaxLanes = 1 << 16;
 // Bytes between the operations of a stage that a piece may occupy: what the second cache level
 // holds, or as much as the weights, which are read once per piece, if these are more.
 constexpr int64_t kPieceBytes = 256 << 10;
@@ -35,13 +34,7 @@ std::vector<int> cuts(const Graph& graph) {
 }  // namespace
 
 Stream::Stream(const Graph& graph, int64_t lanes, Start start) : graph_(graph), start_(start) {
-  if (lanes < 1 || lanes > kMaxLanes) {
-    throw std::invalid_argument("batch: expected 1.." + std::to_string(kMaxLanes) + ", found " +
-                                std::to_string(lanes));
-  }
-  if (!graph.causal() && start != Start::kExact) {
-    throw std::invalid_argument("start: a model that is not causal has no low-latency start");
-  }
+  check_lanes(graph, lanes, start);
   const std::vector<int> at = cuts(graph);
   for (size_t i = 0; i + 1 < at.size(); ++i)
     stages_.emplace_back(graph, at[i], at[i + 1], lanes, start);
@@ -75,24 +68,8 @@ std::vector<Timing> Stream::timings() const {
 float* Stream::input(const std::vector<Block>& blocks) {
   if (blocks.size() != started_.size())
     throw std::invalid_argument("blocks: expected one per stream of the batch");
-  for (size_t l = 0; l < blocks.size(); ++l) {
-    const Block& b = blocks[l];
-    if (failed_[l] && (b.rows != 0 || b.last))
-      throw std::invalid_argument("block: an earlier call failed; reset the stream");
-    if (b.rows == 0) continue;
-    if (b.rows < 0) throw std::invalid_argument("block: negative length");
-    if (!graph_.streams() && (started_[l] || !b.last))
-      throw std::invalid_argument("block: this model needs its whole segment at once");
-    if (!b.last && b.rows % graph_.down() != 0) {
-      throw std::invalid_argument("block: expected a multiple of " + std::to_string(graph_.down()) +
-                                  " rows, found " + std::to_string(b.rows));
-    }
-    if (start_ == Start::kExact && !started_[l] && !b.last && b.rows < graph_.start_rows()) {
-      throw std::invalid_argument("block: the first one needs " +
-                                  std::to_string(graph_.start_rows()) + " rows, found " +
-                                  std::to_string(b.rows));
-    }
-  }
+  for (size_t l = 0; l < blocks.size(); ++l)
+    check_block(graph_, start_, blocks[l], started_[l], failed_[l]);
   blocks_ = blocks;
   int64_t total = 0;
   for (size_t l = 0; l < blocks.size(); ++l) total += rows_[l] = blocks[l].rows;

@@ -10,12 +10,6 @@
 
 namespace encodec_fast {
 
-// One block of one stream.
-struct Block {
-  int64_t rows = 0;   // new input rows; 0: this stream rests or ends
-  bool last = false;  // the stream ends with this block, be it empty, and starts anew with the next
-};
-
 class Stream {
  public:
   // graph must outlive the stream. Throws std::invalid_argument on a bad lane count.

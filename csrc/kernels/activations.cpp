@@ -1,21 +1,8 @@
 #include "kernels/activations.h"
 
-#include "kernels/elementary.h"
+#include "kernels/elements.h"
 
 namespace encodec_fast::EF_ISA {
-namespace {
-
-struct Cell {
-  Vec cell, out;
-};
-
-inline Cell step(Vec i, Vec f, Vec g, Vec o, Vec cell) noexcept {
-  const Vec c = fma(sigmoid(f), cell, sigmoid(i) * tanh(g));
-  return {c, sigmoid(o) * tanh(c)};
-}
-
-}  // namespace
-
 void activate(const float* x, const float* add, float* out, float* elu_out, int64_t n) noexcept {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -41,8 +28,8 @@ void lstm_cell(const float* gates, float* cell, float* out, int64_t hidden) noex
   int64_t j = 0;
   for (; j + kLanes <= hidden; j += kLanes) {
     const float* g = gates + j;
-    const Cell next =
-        step(load(g), load(g + hidden), load(g + 2 * hidden), load(g + 3 * hidden), load(cell + j));
+    const Cell next = lstm_step(load(g), load(g + hidden), load(g + 2 * hidden),
+                                load(g + 3 * hidden), load(cell + j));
     store(cell + j, next.cell);
     store(out + j, next.out);
   }
@@ -50,8 +37,8 @@ void lstm_cell(const float* gates, float* cell, float* out, int64_t hidden) noex
   const int64_t rest = hidden - j;
   const float* g = gates + j;
   const Cell next =
-      step(load_part(g, rest), load_part(g + hidden, rest), load_part(g + 2 * hidden, rest),
-           load_part(g + 3 * hidden, rest), load_part(cell + j, rest));
+      lstm_step(load_part(g, rest), load_part(g + hidden, rest), load_part(g + 2 * hidden, rest),
+                load_part(g + 3 * hidden, rest), load_part(cell + j, rest));
   store_part(cell + j, next.cell, rest);
   store_part(out + j, next.out, rest);
 }

@@ -1,6 +1,6 @@
 #include "kernels/norm.h"
 
-#include "kernels/elementary.h"
+#include "kernels/elements.h"
 #include "kernels/fold.h"
 
 namespace encodec_fast::EF_ISA {
@@ -33,10 +33,10 @@ void finish(const NormTerm& term, const NormTerm& add, int64_t rows, int64_t cha
   const Vec add_mean = broadcast(add.mean);
   // get reads a vector, put writes one.
   const auto step = [&](int64_t i, int64_t c, auto get, auto put) {
-    Vec y = fma(get(term.x + i) - mean, get(term.scale + c), get(term.offset + c));
+    Vec y = normed(get(term.x + i), mean, get(term.scale + c), get(term.offset + c));
     if constexpr (kAddend == kPlain) y = y + get(add.x + i);
     if constexpr (kAddend == kNormed)
-      y = y + fma(get(add.x + i) - add_mean, get(add.scale + c), get(add.offset + c));
+      y = y + normed(get(add.x + i), add_mean, get(add.scale + c), get(add.offset + c));
     if (out != nullptr) put(out + i, y);
     if (elu_out != nullptr) put(elu_out + i, elu(y));
   };

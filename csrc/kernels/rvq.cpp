@@ -1,5 +1,6 @@
 #include "kernels/rvq.h"
 
+#include "kernels/elements.h"
 #include "kernels/tile.h"
 
 #ifdef __AVX512VNNI__
@@ -88,7 +89,7 @@ class Search {
     int64_t index = static_cast<int64_t>(best.panel[0]) * kPanel;
     for (int64_t j = 1; j < kPanel; ++j) {
       const int64_t other = static_cast<int64_t>(best.panel[j]) * kPanel + j;
-      if (best.score[j] > top || (best.score[j] == top && other < index)) {
+      if (takes_lead(best.score[j], other, top, index)) {
         top = best.score[j];
         index = other;
       }

@@ -31,9 +31,9 @@ class Failure:
 class _Reading(Recording):
     """An item on its lane."""
 
-    def __init__(self, program: Program, item: Item) -> None:
+    def __init__(self, program: Program, item: Item, lanes: int) -> None:
         self.item = item
-        super().__init__(program, 0, _chunks(item, program.header))
+        super().__init__(program, 0, _chunks(item, program.header), lanes)
 
 
 def code_items(
@@ -54,7 +54,7 @@ def code_items(
 
     def reading() -> Recording | None:
         item = next(following, None)
-        return None if item is None else _Reading(program, item)
+        return None if item is None else _Reading(program, item, lanes)
 
     stopped = stopped or threading.Event()
     for recording in encode_streams(program, n_q, lanes, reading, stopped):

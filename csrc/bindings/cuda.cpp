@@ -1,0 +1,146 @@
+// The Python module `_cuda`. Graphs and codebooks are those of `_core`.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/arrays.h"
+#include "bindings/blocks.h"
+#include "cuda/coder.h"
+#include "cuda/search.h"
+
+namespace encodec_fast {
+namespace {
+
+using cuda::DeviceBooks;
+using cuda::DeviceGraph;
+using Graphs = std::shared_ptr<DeviceGraph>;
+using Books = std::shared_ptr<DeviceBooks>;
+
+std::vector<NewArray<uint16_t, 2>> encode(Shared<cuda::Encoder>& self,
+                                          const std::vector<Array<float, 2>>& audio,
+                                          const std::vector<bool>& last,
+                                          const std::vector<float>& scales, int64_t n_q) {
+  const Exclusive lock(self.busy);
+  std::vector<Block> blocks;
+  const auto data = open_blocks(audio, last, scales, self.coder.stream().lanes(),
+                                static_cast<size_t>(self.coder.channels()), blocks);
+  {
+    nb::gil_scoped_release release;
+    self.coder.run(data, scales, blocks, n_q);
+  }
+  return split_codes(self.coder.codes(), self.coder.frames(), n_q);
+}
+
+std::vector<NewArray<float, 2>> decode(Shared<cuda::Decoder>& self,
+                                       const std::vector<Array<uint16_t, 2>>& codes,
+                                       const std::vector<bool>& last,
+                                       const std::vector<float>& scales) {
+  const Exclusive lock(self.busy);
+  require(!codes.empty(), "codes: expected one array per stream of the batch");
+  const size_t n_q = codes.front().shape(0);
+  std::vector<Block> blocks;
+  const auto data = open_blocks(codes, last, scales, self.coder.stream().lanes(), n_q, blocks);
+  {
+    nb::gil_scoped_release release;
+    self.coder.run(data, scales, blocks, static_cast<int64_t>(n_q));
+  }
+  return split_planar(self.coder.audio(), self.coder.samples(), self.coder.channels());
+}
+
+std::vector<NewArray<float, 2>> pass(Shared<cuda::Network>& self,
+                                     const std::vector<Array<float, 2>>& in,
+                                     const std::vector<bool>& last) {
+  const Exclusive lock(self.busy);
+  std::vector<Block> blocks;
+  const Graph& graph = self.coder.graph();
+  const std::vector<float> ones(in.size(), 1.0f);
+  const auto data = open_blocks(in, last, ones, self.coder.stream().lanes(),
+                                static_cast<size_t>(graph.in_channels()), blocks);
+  {
+    nb::gil_scoped_release release;
+    self.coder.run(data, blocks);
+  }
+  return split_planar(self.coder.out(), self.coder.rows(), graph.out_channels());
+}
+
+template <typename Coder>
+nb::class_<Shared<Coder>> bind_coder(nb::module_& m, const char* name, const char* about) {
+  using Self = Shared<Coder>;
+  return nb::class_<Self>(m, name, about)
+      .def(
+          "__init__",
+          [](Self* self, Graphs graph, Books books, int64_t lanes, bool low_latency) {
+            new (self) Self(std::move(graph), std::move(books), lanes, start_of(low_latency));
+          },
+          "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)
+      .def("reset", &Self::reset, "lane"_a = nb::none());
+}
+
+void bind_weights(nb::module_& m) {
+  nb::class_<DeviceGraph>(m, "DeviceGraph", "A graph's weights on a device.")
+      .def(
+          "__init__",
+          [](DeviceGraph* self, std::shared_ptr<Graph> graph, int device) {
+            graph->seal();
+            new (self) DeviceGraph(std::move(graph), device);
+          },
+          "graph"_a, "device"_a)
+      .def_prop_ro("device", &DeviceGraph::device);
+  nb::class_<DeviceBooks>(m, "DeviceCodebooks", "Codebooks on a device.")
+      .def(nb::init<const Codebooks&, int>(), "codebooks"_a, "device"_a)
+      .def(
+          "encode",
+          [](const DeviceBooks& self, uintptr_t latents, int64_t rows, int64_t n_q, uintptr_t codes,
+             uintptr_t stream) {
+            const nb::gil_scoped_release release;
+            cuda::rvq_encode(self, {latents, rows, n_q, codes, stream});
+          },
+          "latents"_a, "rows"_a, "n_q"_a, "codes"_a, "stream"_a,
+          "float32 [rows, dimension] to uint16 [n_q, rows], by addresses on the device; waits.")
+      .def(
+          "decode",
+          [](const DeviceBooks& self, uintptr_t codes, int64_t rows, int64_t n_q, uintptr_t latents,
+             uintptr_t stream) {
+            const nb::gil_scoped_release release;
+            cuda::rvq_decode(self, {latents, rows, n_q, codes, stream});
+          },
+          "codes"_a, "rows"_a, "n_q"_a, "latents"_a, "stream"_a,
+          "uint16 [n_q, rows] to float32 [rows, dimension], by addresses on the device; waits.")
+      .def_prop_ro("device", &DeviceBooks::device);
+}
+
+}  // namespace
+}  // namespace encodec_fast
+
+NB_MODULE(_cuda, m) {
+  nanobind::set_leak_warnings(false);
+  using namespace encodec_fast;
+  m.doc() = "The CUDA part of encodec_fast.";
+  nb::module_::import_("encodec_fast._core");  // whose types this module takes
+  nb::exception<cuda::DeviceError>(m, "DeviceError", PyExc_OSError);
+  m.def("device_count", cuda::device_count, "Devices; DeviceError says why there are none.");
+  m.def(
+      "device_info",
+      [](int device) {
+        const cuda::DeviceInfo info = cuda::device_info(device);
+        return std::make_tuple(info.name, info.major, info.minor, info.multiprocessors,
+                               info.memory);
+      },
+      "device"_a, "Name, compute capability (two numbers), multiprocessors, bytes of memory.");
+  bind_weights(m);
+  bind_coder<cuda::Encoder>(m, "Encoder", "A batch of streams from audio to codes.")
+      .def("run", encode, "audio"_a, "last"_a, "scales"_a, "n_q"_a);
+  bind_coder<cuda::Decoder>(m, "Decoder", "A batch of streams from codes to audio.")
+      .def("run", decode, "codes"_a, "last"_a, "scales"_a);
+  nb::class_<Shared<cuda::Network>>(m, "Network", "A graph alone, for a batch of streams.")
+      .def(
+          "__init__",
+          [](Shared<cuda::Network>* self, Graphs graph, int64_t lanes) {
+            new (self) Shared<cuda::Network>(std::move(graph), lanes);
+          },
+          "graph"_a, "lanes"_a)
+      .def("run", pass, "blocks"_a, "last"_a)
+      .def("reset", &Shared<cuda::Network>::reset, "lane"_a = nb::none());
+}

@@ -1,0 +1,57 @@
+# The module _cuda (docs/cuda.md).
+
+if(ENCODEC_FAST_CUDA STREQUAL "AUTO")
+  include(CheckLanguage)
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(nvcc nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+    if(nvcc)
+      set(CMAKE_CUDA_COMPILER "${nvcc}")
+    endif()
+  endif()
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(STATUS "No working nvcc: the CUDA module is not built")
+    return()
+  endif()
+elseif(ENCODEC_FAST_CUDA STREQUAL "OFF")
+  return()
+elseif(NOT ENCODEC_FAST_CUDA MATCHES "^(ON|EMULATED)$")
+  message(FATAL_ERROR "ENCODEC_FAST_CUDA: expected AUTO, ON, OFF or EMULATED, found ${ENCODEC_FAST_CUDA}")
+endif()
+
+set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda/elements.cu csrc/cuda/rvq.cu)
+set(cuda_sources
+  csrc/bindings/cuda.cpp
+  csrc/cuda/runtime.cpp csrc/cuda/weights.cpp csrc/cuda/tape.cpp csrc/cuda/executor.cpp csrc/cuda/executor_ops.cpp
+  csrc/cuda/staging.cpp csrc/cuda/coder.cpp csrc/cuda/search.cpp
+  csrc/engine/matrix.cpp csrc/engine/program.cpp csrc/engine/shortlist.cpp csrc/engine/layout.cpp
+  csrc/engine/block.cpp csrc/engine/geometry.cpp)
+# One thread is one lane: kernels/elementary.h over kernels/lane.h.
+set(cuda_definitions EF_ISA=device EF_ONE_LANE)
+
+if(ENCODEC_FAST_CUDA STREQUAL "EMULATED")
+  set_source_files_properties(${cuda_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
+  nanobind_add_module(_cuda NB_STATIC NOMINSIZE ${cuda_sources} ${cuda_kernels}
+    tests/cuda/emulation/block.cpp tests/cuda/emulation/runtime.cpp)
+  target_include_directories(_cuda PRIVATE tests/cuda/emulation)
+  set_source_files_properties(${cuda_kernels} PROPERTIES COMPILE_DEFINITIONS "${cuda_definitions}")
+else()
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)  # and PTX of the last, for what comes later
+  endif()
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  set(CMAKE_CUDA_STANDARD 17)
+  # What the arithmetic rests on (docs/determinism.md) are the first four.
+  add_library(cuda_kernels OBJECT ${cuda_kernels})
+  target_include_directories(cuda_kernels PRIVATE csrc)
+  target_compile_definitions(cuda_kernels PRIVATE ${cuda_definitions})
+  target_compile_options(cuda_kernels PRIVATE
+    -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -lineinfo
+    "-Xcompiler=-fvisibility=hidden,-ffp-contract=off"
+    $<$<BOOL:${ENCODEC_FAST_WERROR}>:-Werror=all-warnings>)
+  nanobind_add_module(_cuda NB_STATIC NOMINSIZE ${cuda_sources} $<TARGET_OBJECTS:cuda_kernels>)
+  target_link_libraries(_cuda PRIVATE CUDA::cudart_static)
+endif()
+target_link_libraries(_cuda PRIVATE ef_flags)
+install(TARGETS _cuda LIBRARY DESTINATION encodec_fast)

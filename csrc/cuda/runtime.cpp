@@ -1,0 +1,131 @@
+#include "cuda/runtime.h"
+
+#include <algorithm>
+
+namespace encodec_fast::cuda {
+namespace {
+
+std::string version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+}  // namespace
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  // Takes it from the runtime, which would else report it to whoever calls next. What has broken
+  // the device for the rest of the process is reported again by every later call.
+  cudaGetLastError();
+  throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(error));
+}
+
+int device_count() {
+  int driver = 0;
+  check(cudaDriverGetVersion(&driver), "asking for the driver");
+  if (driver == 0) throw DeviceError("cuda: no NVIDIA driver is installed");
+  int built = 0;
+  check(cudaRuntimeGetVersion(&built), "asking for the runtime");
+  // A driver runs what was built with any release of its major version, by the minor versions'
+  // compatibility.
+  if (driver / 1000 < built / 1000) {
+    throw DeviceError("cuda: the driver is too old: expected one for CUDA " +
+                      std::to_string(built / 1000) + ".0 or later, found CUDA " + version(driver));
+  }
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) {
+    cudaGetLastError();
+    throw DeviceError("cuda: the driver finds no device");
+  }
+  check(error, "counting devices");
+  return count;
+}
+
+DeviceInfo device_info(int device) {
+  use_device(device);
+  cudaDeviceProp properties = {};
+  check(cudaGetDeviceProperties(&properties, device), "asking for a device's properties");
+  return {properties.name, properties.major, properties.minor, properties.multiProcessorCount,
+          static_cast<int64_t>(properties.totalGlobalMem)};
+}
+
+void use_device(int device) {
+  check(cudaGetLastError(), "an earlier call on this thread, by whatever library, failed");
+  const int count = device_count();
+  if (device < 0 || device >= count) {
+    throw std::invalid_argument("device: expected cuda:0..cuda:" + std::to_string(count - 1) +
+                                ", found cuda:" + std::to_string(device));
+  }
+  check(cudaSetDevice(device), "choosing the device");
+}
+
+bool DeviceMemory::reserve(size_t bytes) {
+  if (bytes <= size_) return false;
+  release();  // first, so that both are never held
+  void* p = nullptr;
+  const cudaError_t error = cudaMalloc(&p, bytes);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free = 0;
+    size_t total = 0;
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
+    throw DeviceError("cuda: out of memory: asked for " + std::to_string(bytes) + " bytes, " +
+                      std::to_string(free) + " of " + std::to_string(total) +
+                      " are free; use fewer or shorter recordings at once");
+  }
+  check(error, "allocating memory");
+  data_ = static_cast<uint8_t*>(p);
+  size_ = bytes;
+  return true;
+}
+
+// An error here cannot be thrown; one that persists is reported by the next call.
+void DeviceMemory::release() noexcept {
+  if (data_ != nullptr && cudaFree(data_) != cudaSuccess) cudaGetLastError();
+  data_ = nullptr;
+  size_ = 0;
+}
+
+void PinnedMemory::reserve(size_t bytes) {
+  if (bytes <= size_) return;
+  release();
+  void* p = nullptr;
+  check(cudaMallocHost(&p, bytes), "allocating page-locked memory");
+  data_ = static_cast<uint8_t*>(p);
+  size_ = bytes;
+}
+
+void PinnedMemory::release() noexcept {
+  if (data_ != nullptr && cudaFreeHost(data_) != cudaSuccess) cudaGetLastError();
+  data_ = nullptr;
+  size_ = 0;
+}
+
+Queue::Queue(int device) : device_(device) {
+  use_device(device);
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+}
+
+Queue::~Queue() {
+  if (cudaStreamDestroy(stream_) != cudaSuccess) cudaGetLastError();
+}
+
+void Queue::begin() {
+  use_device(device_);
+  finish();
+}
+
+void Queue::upload(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copying to the device");
+}
+
+void Queue::download(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_),
+        "copying from the device");
+}
+
+void Queue::finish() { check(cudaStreamSynchronize(stream_), "computing"); }
+
+}  // namespace encodec_fast::cuda

@@ -1,0 +1,84 @@
+"""A program's weights on a GPU, and the native coders that read them there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from encodec_fast import _native
+
+# Streams of 64 frames: 4096 rows at the frame rate fill the multiprocessors of the largest GPUs.
+BREADTH = 64
+
+
+class DeviceWeights:
+    """The weights of one program on one GPU, uploaded once and shared by all its coders.
+
+    Attribute device: "cuda:N"; breadth: see Program. Raises ValueError for a device that does not
+    exist and OSError where it cannot be used, or its memory is full.
+    """
+
+    breadth = BREADTH
+
+    def __init__(
+        self,
+        encoder: _native.Graph,
+        decoder: _native.Graph,
+        codebooks: _native.Codebooks,
+        device: str,
+    ) -> None:
+        self._cuda, number = _native.open_cuda(device)
+        self.device = f"cuda:{number}"
+        self._encoder = self._cuda.DeviceGraph(encoder, number)
+        self._decoder = self._cuda.DeviceGraph(decoder, number)
+        self._books = codebooks
+        self._codebooks = self._cuda.DeviceCodebooks(codebooks, number)
+
+    def new_encoder(self, lanes: int, low_latency: bool) -> Any:
+        """As Program.new_encoder."""
+        return self._cuda.Encoder(self._encoder, self._codebooks, lanes, low_latency)
+
+    def new_decoder(self, lanes: int, low_latency: bool) -> Any:
+        """As Program.new_decoder."""
+        return self._cuda.Decoder(self._decoder, self._codebooks, lanes, low_latency)
+
+    def rvq_encode(self, latents: Any, n_q: int) -> Any:
+        """Codes of latents that are on this GPU: a contiguous torch tensor float32 [rows,
+        dimension] to uint16 [n_q, rows] on the same GPU. Raises ValueError for another tensor or
+        n_q, OSError where the GPU fails."""
+        import torch  # whoever calls this has it
+
+        self._check("latents", latents, torch.float32, (None, self._books.dimension))
+        rows = latents.shape[0]
+        codes = torch.empty((max(n_q, 0), rows), dtype=torch.uint16, device=latents.device)
+        stream = torch.cuda.current_stream(latents.device).cuda_stream
+        self._codebooks.encode(latents.data_ptr(), rows, n_q, codes.data_ptr(), stream)
+        return codes
+
+    def rvq_decode(self, codes: Any) -> Any:
+        """The inverse: uint16 [n_q, rows] to float32 [rows, dimension]. Raises ValueError for
+        another tensor and for codes that are too large, OSError where the GPU fails."""
+        import torch
+
+        self._check("codes", codes, torch.uint16, (None, None))
+        n_q, rows = codes.shape
+        shape = (rows, self._books.dimension)
+        latents = torch.empty(shape, dtype=torch.float32, device=codes.device)
+        stream = torch.cuda.current_stream(codes.device).cuda_stream
+        self._codebooks.decode(codes.data_ptr(), rows, n_q, latents.data_ptr(), stream)
+        return latents
+
+    def _check(self, name: str, tensor: Any, dtype: Any, shape: tuple[int | None, ...]) -> None:
+        where = f"{getattr(tensor, 'device', type(tensor).__name__)}"
+        if where != self.device:
+            raise ValueError(f"{name}: expected a tensor on {self.device}, found {where}")
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name}: expected {dtype}, found {tensor.dtype}")
+        found = tuple(tensor.shape)
+        fits = len(found) == len(shape) and all(
+            size is None or size == n for size, n in zip(shape, found, strict=True)
+        )
+        if not fits:
+            sizes = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ValueError(f"{name}: expected shape [{sizes}], found {list(found)}")
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name}: expected a contiguous tensor, found {tensor.stride()}")

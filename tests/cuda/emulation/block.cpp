@@ -1,0 +1,128 @@
+// The threads of a block as fibers.
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+namespace emulated {
+
+thread_local Index thread_index, block_index;
+
+namespace {
+
+constexpr size_t kStack = 256 << 10;
+
+// Where a fiber or the scheduler goes on. A fiber begins through ucontext; from then on _longjmp
+// is faster, as it makes no system call, but AddressSanitizer knows the former alone.
+struct Place {
+  ucontext_t context;
+  jmp_buf jump;
+  bool begun = false;
+};
+
+void go(Place& from, Place& to) {
+#ifdef __SANITIZE_ADDRESS__
+  swapcontext(&from.context, &to.context);
+#else
+  if (_setjmp(from.jump) != 0) return;
+  from.begun = true;
+  if (to.begun) _longjmp(to.jump, 1);
+  setcontext(&to.context);
+#endif
+}
+
+struct Fiber {
+  Place place;
+  std::unique_ptr<char[]> stack;
+  bool done = true;
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  Place scheduler;
+  size_t current = 0;
+  const std::function<void()>* kernel = nullptr;
+  std::unique_ptr<unsigned char[]> shared;
+};
+thread_local Block block;
+
+[[noreturn]] void give_up(const char* why) {
+  std::fprintf(stderr, "emulated device: %s\n", why);
+  std::abort();
+}
+
+void enter() {
+  (*block.kernel)();
+  block.fibers[block.current].done = true;
+  go(block.fibers[block.current].place, block.scheduler);
+}
+
+void start(Fiber& fiber) {
+  if (!fiber.stack) fiber.stack.reset(new char[kStack]);
+  ucontext_t& context = fiber.place.context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
+  fiber.place.begun = false;
+  fiber.done = false;
+}
+
+std::vector<size_t> order_of(size_t threads) {
+  std::vector<size_t> order(threads);
+  for (size_t i = 0; i < threads; ++i) order[i] = i;
+  const char* wish = std::getenv("EF_EMULATED_ORDER");
+  const std::string name = wish == nullptr ? "forward" : wish;
+  static thread_local std::mt19937 random(1);
+  if (name == "backward") std::reverse(order.begin(), order.end());
+  if (name == "shuffled") std::shuffle(order.begin(), order.end(), random);
+  return order;
+}
+
+void run_block(size_t threads, size_t shared) {
+  block.shared.reset(new unsigned char[std::max<size_t>(shared, 1)]);
+  std::memset(block.shared.get(), 0xff, shared);
+  if (block.fibers.size() < threads) block.fibers.resize(threads);
+  for (size_t i = 0; i < threads; ++i) start(block.fibers[i]);
+  size_t waiting = threads;
+  while (waiting > 0) {
+    size_t done = 0;
+    for (const size_t i : order_of(threads)) {
+      block.current = i;
+      thread_index.x = static_cast<unsigned>(i);
+      go(block.scheduler, block.fibers[i].place);
+      done += block.fibers[i].done ? 1 : 0;
+    }
+    if (done != 0 && done != waiting) give_up("some threads of a block left before a barrier");
+    waiting -= done;
+  }
+}
+
+}  // namespace
+
+void* shared_memory() { return block.shared.get(); }
+
+void barrier() { go(block.fibers[block.current].place, block.scheduler); }
+
+// Of a launch that is not recorded.
+void run(unsigned blocks, unsigned threads, size_t shared, const std::function<void()>& kernel) {
+  if (threads == 0 || threads > 1024) give_up("a block has 1 to 1024 threads");
+  if (shared > (size_t{163} << 10)) give_up("a block has at most 163 KiB of shared memory");
+  block.kernel = &kernel;
+  for (unsigned i = 0; i < blocks; ++i) {
+    block_index.x = i;
+    run_block(threads, shared);
+  }
+}
+
+}  // namespace emulated

@@ -1,0 +1,104 @@
+// The part of the CUDA runtime that csrc/cuda uses, on the host, for tests of what the kernels
+// compute and of how they are driven, where there is no GPU. Every thread of a block is a fiber;
+// __syncthreads() hands over to the next one. The order in which they run is an option
+// (EF_EMULATED_ORDER=forward|backward|shuffled), so that a missing barrier shows as another result.
+// Device and shared memory begin as not-a-numbers, and are exactly as large as asked for, so that
+// AddressSanitizer sees what a kernel reaches beyond them.
+//
+// EF_EMULATED_FAIL=NAME:N lets the N-th call (from 1) of a function fail: malloc (out of memory),
+// launch (an illegal address, which like a device's stays), driver (an old one), device (none).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#define EF_EMULATED 1
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+
+struct float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+namespace emulated {
+
+struct Index {
+  unsigned x = 0;
+};
+extern thread_local Index thread_index, block_index;
+
+void* shared_memory();
+void barrier();
+// Runs, or records where the stream is being captured.
+void launch(void* stream, unsigned blocks, unsigned threads, size_t shared,
+            std::function<void()> kernel);
+
+}  // namespace emulated
+
+#define threadIdx (::emulated::thread_index)
+#define blockIdx (::emulated::block_index)
+inline void __syncthreads() { emulated::barrier(); }
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorInvalidValue = 1,
+  cudaErrorIllegalAddress = 700,
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemoryType {
+  cudaMemoryTypeUnregistered,
+  cudaMemoryTypeDevice = 2,
+  cudaMemoryTypeManaged = 3
+};
+enum { cudaStreamNonBlocking = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount;
+  size_t totalGlobalMem;
+};
+struct cudaPointerAttributes {
+  cudaMemoryType type;
+  int device;
+};
+using cudaStream_t = void*;
+using cudaGraph_t = void*;
+using cudaGraphExec_t = void*;
+
+cudaError_t cudaGetLastError();
+const char* cudaGetErrorString(cudaError_t error);
+cudaError_t cudaDriverGetVersion(int* version);
+cudaError_t cudaRuntimeGetVersion(int* version);
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer);
+cudaError_t cudaMalloc(void** pointer, size_t bytes);
+cudaError_t cudaFree(void* pointer);
+cudaError_t cudaMallocHost(void** pointer, size_t bytes);
+cudaError_t cudaFreeHost(void* pointer);
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
+                              cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);

@@ -1,0 +1,77 @@
+"""On a real GPU: every byte as on the CPU. Skipped without one (test_emulated.py runs the same
+scripts on an emulated one)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import encodec_fast as ef
+from encodec_fast import _native
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> None:
+    """A GPU, or the reason why there is none."""
+    try:
+        cuda, _ = _native.open_cuda("cuda")
+    except OSError as error:
+        pytest.skip(str(error))
+    if cuda.device_info(0)[0] == "emulated":
+        pytest.skip("the device is emulated")
+
+
+def run(script: str, *options: str) -> str:
+    path = os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *options],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("options", [["--models", "4"], ["--wide", "--lanes", "70"]])
+def test_random_models(options: list[str]) -> None:
+    assert "segments: equal" in run("agreement_on_device.py", *options)
+
+
+def test_codebooks() -> None:
+    pytest.importorskip("torch")
+    assert "equal" in run("codebooks_on_device.py")
+
+
+def test_elements() -> None:
+    assert "equal" in run("elements_on_device.py", "--stride", "97")
+
+
+@pytest.mark.parametrize("name", ["nano_24khz", "stereo_48khz"])
+def test_recordings(name: str) -> None:
+    """The bundled models on the test recordings, alone and together, both ways, and live."""
+    pytest.importorskip("soundfile")
+    from signals import program_material, white_noise
+
+    cpu, device = ef.Codec.load(name), ef.Codec.load(name, device="cuda")
+    rate, channels = cpu.sample_rate, cpu.channels
+    wavs = [program_material("test", rate, channels, seconds) for seconds in (31.0, 12.5, 0.8)]
+    wavs.append(white_noise(0, channels, 2 * rate + 1))
+    together = device.encode_many(wavs, None)
+    for wav, many in zip(wavs, together, strict=True):
+        codes = cpu.encode(wav, None)
+        assert np.array_equal(device.encode(wav, None).codes[0], codes.codes[0])
+        assert np.array_equal(many.codes[0], codes.codes[0])
+        assert device.decode(codes).tobytes() == cpu.decode(codes).tobytes()
+    live = [codec.stream_encoder(batch=3) for codec in (cpu, device)]
+    for start in range(0, 40 * cpu.hop, cpu.hop):
+        chunk = np.stack([wavs[0][:, start : start + cpu.hop]] * 3)
+        assert np.array_equal(live[0].push(chunk), live[1].push(chunk))

@@ -1,0 +1,42 @@
+"""What nvcc makes of the kernels: every operation rounded once, to nearest, denormals kept."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from signals import REPOSITORY
+
+CUDA = REPOSITORY / "csrc" / "cuda"
+
+
+def nvcc() -> str:
+    found = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if found is None:
+        pytest.skip("there is no nvcc")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CUDA.glob("*.cu")))
+def test_arithmetic_is_exact(name: str, tmp_path: Path) -> None:
+    """The names of the operations say so, whatever flags they are compiled with: with these, the
+    ones that could be fused and flushed would be."""
+    output = tmp_path / "kernels.ptx"
+    flags = ["-std=c++17", "-O3", f"-I{REPOSITORY / 'csrc'}", "-DEF_ISA=device", "-DEF_ONE_LANE"]
+    subprocess.run(
+        [nvcc(), *flags, "-arch=sm_90", "-fmad=false", "-ptx", str(CUDA / name), "-o", str(output)],
+        check=True,
+    )
+    operations = set(
+        re.findall(
+            r"\b((?:add|sub|mul|fma|mad|div|rcp|sqrt|rsqrt|ex2|lg2|sin|cos|tanh|min|max)\.[a-z0-9.]*f(?:32|64))\b",
+            output.read_text(),
+        )
+    )
+    inexact = {op for op in operations if not re.fullmatch(r"\w+\.rn\.f(32|64)", op)}
+    assert not inexact, f"{name}: {inexact}"
+    if name in ("gemm.cu", "lstm.cu", "rvq.cu"):
+        assert "fma.rn.f32" in operations
