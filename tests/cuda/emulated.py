@@ -13,6 +13,7 @@ import pytest
 from signals import REPOSITORY
 
 import encodec_fast
+from encodec_fast import _core
 
 HERE = Path(__file__).parent
 
@@ -47,16 +48,19 @@ def package(folder: Path) -> Path:
     source = Path(encodec_fast.__file__).parent
     copy = folder / "encodec_fast"
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "_cuda*.so"))
-    for module in build.glob("_cuda*.so"):
+    # An editable install keeps the core elsewhere.
+    for module in (*build.glob("_cuda*.so"), Path(_core.__file__)):
         shutil.copy(module, copy)
     return folder
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a script of this folder on the emulated device, in a process of its own."""
-    path = os.pathsep.join([str(folder), str(REPOSITORY / "tests"), str(HERE)])
+    installed = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
+    path = os.pathsep.join([str(folder), str(REPOSITORY / "tests"), str(HERE), *installed])
     return subprocess.run(
-        [sys.executable, *arguments],
+        # -S: what an editable install leaves for start-up would put its package first.
+        [sys.executable, "-S", *arguments],
         env={**os.environ, "PYTHONPATH": path, **environment},
         cwd=folder,  # not the checkout, whose package would come first
         capture_output=True,
