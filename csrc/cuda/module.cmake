@@ -19,7 +19,8 @@ elseif(NOT ENCODEC_FAST_CUDA MATCHES "^(ON|EMULATED)$")
   message(FATAL_ERROR "ENCODEC_FAST_CUDA: expected AUTO, ON, OFF or EMULATED, found ${ENCODEC_FAST_CUDA}")
 endif()
 
-set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda/elements.cu csrc/cuda/rvq.cu)
+set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda/elements.cu csrc/cuda/rvq.cu
+                 csrc/cuda/look_up.cu)
 set(cuda_sources
   csrc/bindings/cuda.cpp
   csrc/cuda/runtime.cpp csrc/cuda/weights.cpp csrc/cuda/tape.cpp csrc/cuda/executor.cpp csrc/cuda/executor_ops.cpp

@@ -43,9 +43,9 @@ def test_many_streams(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("processors", ["1", "64"])
+@pytest.mark.parametrize("processors", ["1", "4", "64"])
 def test_codebooks(folder: Path, processors: str) -> None:
-    """Shapes of codebooks that no tiny model has, through addresses as PyTorch's tensors give."""
+    """Shapes of codebooks that no tiny model has, in blocks of 128, 32 and 16 rows, through addresses as PyTorch's tensors give."""
     done = run(folder, str(HERE / "codebooks_on_device.py"), EF_EMULATED_PROCESSORS=processors)
     assert done.returncode == 0, done.stderr
     assert "equal" in done.stdout
