@@ -49,11 +49,9 @@ __device__ inline T* shared_memory() {
 #endif
 }
 
-// The part that has row `row` of all: the last one whose `first` is not above.
+// Which of the parts low..high - 1 has row `row` of all: the last one whose `first` is not above.
 template <typename T>
-__device__ inline int64_t part_of(const T* parts, int64_t count, int64_t row) {
-  int64_t low = 0;
-  int64_t high = count;
+__device__ inline int64_t part_of(const T* parts, int64_t low, int64_t high, int64_t row) {
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
     if (parts[middle].first <= row) {

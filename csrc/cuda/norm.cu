@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) reduce_blocks(Moments m) {
   const float* x = nullptr;
   int64_t count = 0;  // groups without a block fold zeros
   if (block < m.blocks) {
-    const NormPart& part = m.parts[part_of(m.parts, m.part_count, block)];
+    const NormPart& part = m.parts[part_of(m.parts, 0, m.part_count, block)];
     const int64_t begin = (block - part.first) * kReductionBlock;
     x = part.x + begin;
     count = part.count - begin < kReductionBlock ? part.count - begin : kReductionBlock;

@@ -42,6 +42,10 @@ void launch(void* stream, unsigned blocks, unsigned threads, size_t shared,
 #define threadIdx (::emulated::thread_index)
 #define blockIdx (::emulated::block_index)
 inline void __syncthreads() { emulated::barrier(); }
+template <typename T>
+T __ldg(const T* p) {
+  return *p;
+}
 
 enum cudaError_t {
   cudaSuccess = 0,
