@@ -73,7 +73,7 @@ class Block {
     column_ = blockIdx.x % across * S::kN;
     const int64_t last = (row_ + S::kM < g.rows ? row_ + S::kM : g.rows) - 1;
     // Mostly one part has all the rows.
-    low_ = part_of(g.parts, 0, g.part_count, row_);
+    low_ = part_of(g.parts, g.part_count, row_);
     high_ = part_of(g.parts, low_, g.part_count, last) + 1;
 #pragma unroll
     for (int u = 0; u < S::kAReads; ++u) {

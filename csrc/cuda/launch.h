@@ -63,12 +63,19 @@ __device__ inline int64_t part_of(const T* parts, int64_t low, int64_t high, int
   return low;
 }
 
-// Blocks per part for a loop over `longest` elements.
-inline int64_t blocks_for(int64_t longest, int threads) {
+// Which of all `count` parts.
+template <typename T>
+__device__ inline int64_t part_of(const T* parts, int64_t count, int64_t row) {
+  return part_of(parts, 0, count, row);
+}
+
+// Blocks per part for a loop over `longest` elements. Divided by in every thread, and so of 32
+// bits: a division of 64 takes longer than a thread's elements.
+inline unsigned blocks_for(int64_t longest, int threads) {
   constexpr int64_t kEach = 4;    // elements of a thread
   constexpr int64_t kMost = 512;  // parts can be many
   const int64_t blocks = (longest + threads * kEach - 1) / (threads * kEach);
-  return blocks < 1 ? 1 : blocks > kMost ? kMost : blocks;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks > kMost ? kMost : blocks);
 }
 
 }  // namespace encodec_fast::cuda
