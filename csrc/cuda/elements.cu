@@ -55,6 +55,20 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
+void require_code() {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(copy_parts));
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+      error == cudaErrorUnsupportedPtxVersion) {
+    cudaGetLastError();
+    throw DeviceError(
+        "cuda: this build has no machine code for this device, and what it has instead the driver "
+        "cannot translate; build it where the device is (docs/cuda.md)");
+  }
+  check(error, "loading a kernel");
+}
+
 void copy(const Copy* copies, int64_t copy_count, int64_t longest, cudaStream_t stream) {
   if (copy_count == 0 || longest == 0) return;
   const unsigned blocks = blocks_for(longest, kThreads);

@@ -37,6 +37,12 @@ int device_count() {
     cudaGetLastError();
     throw DeviceError("cuda: the driver finds no device");
   }
+  if (error == cudaErrorInitializationError) {
+    cudaGetLastError();
+    throw DeviceError(
+        "cuda: the driver does not start; in a process that was forked after CUDA was in use it "
+        "cannot: start processes with multiprocessing's \"spawn\"");
+  }
   check(error, "counting devices");
   return count;
 }

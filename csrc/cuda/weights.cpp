@@ -74,7 +74,11 @@ size_t pack_recurrent(Pack& pack, const Matrix& m) {
   return at;
 }
 
-int multiprocessors_of(int device) { return device_info(device).multiprocessors; }
+int multiprocessors_of(int device) {
+  const int count = device_info(device).multiprocessors;
+  require_code();  // now, rather than when the first kernel is started
+  return count;
+}
 
 }  // namespace
 
