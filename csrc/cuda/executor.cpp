@@ -116,7 +116,11 @@ void Executor::lay_out() {
       body_.push_back(slots_[layout_.forms()[f].slot].floats() + offset);
   }
   int64_t results = 0;
-  for (const int64_t n : output_rows_) results += n;
+  result_.clear();
+  for (const BlockRows& b : blocks_) {
+    result_.push_back(results * graph().out_channels());
+    results += b.rows.back();
+  }
   output_.reserve(floats(results * graph().out_channels()) + kFloat);
 }
 
@@ -180,11 +184,7 @@ void Executor::record_activation(const std::vector<Elements>& parts) {
 // Where a value goes: to the result, or to its first plain and its first activated form.
 Executor::Outputs Executor::outputs(int value, size_t w) const {
   Outputs to = {};
-  if (value == ops()) {
-    int64_t before = 0;
-    for (size_t v = 0; v < w; ++v) before += rows(value, v);
-    to.out = output_.floats() + before * graph().out_channels();
-  }
+  if (value == ops()) to.out = output_.floats() + result_[w];
   for (size_t f = 0; f < layout_.forms().size(); ++f) {
     const Layout::Form& form = layout_.forms()[f];
     if (form.value != value) continue;

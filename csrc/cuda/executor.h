@@ -100,7 +100,8 @@ class Executor {
   bool recorded_ = false;
   Tape tape_;
 
-  std::vector<float*> body_;  // [form][w]
+  std::vector<float*> body_;     // [form][w]
+  std::vector<int64_t> result_;  // [w]: where its result begins, floats
   std::vector<DeviceMemory> slots_;
   std::vector<DeviceMemory> history_;  // per form: [lanes][capacity]
   std::vector<int64_t> capacity_;      // per form, floats
