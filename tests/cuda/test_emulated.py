@@ -43,10 +43,24 @@ def test_many_streams(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("processors", ["1", "4", "64"])
+@pytest.mark.parametrize("processors", ["1", "4", "16"])
 def test_codebooks(folder: Path, processors: str) -> None:
-    """Shapes of codebooks that no tiny model has, in blocks of 128, 32 and 16 rows, through addresses as PyTorch's tensors give."""
+    """Shapes of codebooks that no tiny model has, in blocks of 128, 32 and 16 rows, through
+    addresses as PyTorch's tensors give."""
     done = run(folder, str(HERE / "codebooks_on_device.py"), EF_EMULATED_PROCESSORS=processors)
+    assert done.returncode == 0, done.stderr
+    assert "equal" in done.stdout
+
+
+@pytest.mark.parametrize("order", ["backward", "shuffled"])
+def test_products(folder: Path, order: str) -> None:
+    """Every shape of tile, with rows and results as vectors and not."""
+    done = run(
+        folder,
+        str(HERE / "products_on_device.py"),
+        EF_EMULATED_PROCESSORS="1",
+        EF_EMULATED_ORDER=order,
+    )
     assert done.returncode == 0, done.stderr
     assert "equal" in done.stdout
 
