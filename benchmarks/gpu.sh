@@ -35,7 +35,7 @@ imports numpy || need "numpy for $python" "the scripts and the package use it"
 imports nanobind || need "nanobind for $python" "the build uses it"
 if [[ -z $emulated ]]; then
   here nvcc || need nvcc "it compiles the kernels"
-  here nvidia-smi && nvidia-smi > /dev/null || need "a GPU (nvidia-smi finds none)" "try --emulated"
+  nvidia-smi > /dev/null 2>&1 || need "a GPU" "nvidia-smi finds none; --emulated tries this script"
 fi
 
 work=$(mktemp -d)
