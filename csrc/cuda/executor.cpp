@@ -58,6 +58,7 @@ float* Executor::input(const std::vector<Block>& blocks) {
   for (size_t l = 0; l < blocks.size(); ++l)
     check_block(graph(), start_, blocks[l], lane_[l].started, failed_[l]);
   std::vector<BlockRows> work;
+  work.reserve(blocks.size());
   std::fill(output_rows_.begin(), output_rows_.end(), 0);
   int64_t total = 0;
   for (size_t l = 0; l < blocks.size(); ++l) {
@@ -68,7 +69,7 @@ float* Executor::input(const std::vector<Block>& blocks) {
       continue;
     }
     failed_[l] = true;
-    work.push_back(geometry_.advance(lane_[l], static_cast<int64_t>(l), b));
+    advance(l, b, work);
     output_rows_[l] = work.back().rows.back();
     total += b.rows;
   }
@@ -83,6 +84,20 @@ float* Executor::input(const std::vector<Block>& blocks) {
     recorded_ = true;
   }
   return input_.floats();
+}
+
+// Streams that began together are at the same place: what is known of the one before is copied.
+void Executor::advance(size_t lane, const Block& block, std::vector<BlockRows>& work) {
+  LaneRows& now = lane_[lane];
+  if (!work.empty() && now == before_ && block.last == work.back().last &&
+      block.rows == work.back().rows.front()) {
+    now = lane_[static_cast<size_t>(work.back().lane)];
+    work.push_back(work.back());
+    work.back().lane = static_cast<int64_t>(lane);
+    return;
+  }
+  before_ = now;
+  work.push_back(geometry_.advance(now, static_cast<int64_t>(lane), block));
 }
 
 void Executor::run() {

@@ -59,6 +59,7 @@ class Executor {
   size_t count() const { return blocks_.size(); }
 
   // Planning: executor.cpp.
+  void advance(size_t lane, const Block& block, std::vector<BlockRows>& work);
   void lay_out();
   void make_history();
   void record();
@@ -92,6 +93,7 @@ class Executor {
   Layout layout_;
   Geometry geometry_;
   std::vector<LaneRows> lane_;
+  LaneRows before_;  // where the last one of a call's streams was before it
   std::vector<bool> failed_;
   std::vector<int64_t> output_rows_;
 
