@@ -68,7 +68,7 @@ fi
 here ninja && options+=(-G Ninja)
 cmake -S "$root" -B "$work/build" "${options[@]}" -DPython_EXECUTABLE="$python" \
   > "$work/configure.log" 2>&1 || { cat "$work/configure.log"; exit 1; }
-timeout 240 cmake --build "$work/build" --target _core _cuda -j "$(nproc)" > "$work/build.log" 2>&1 ||
+timeout 300 cmake --build "$work/build" --target _core _cuda -j "$(nproc)" > "$work/build.log" 2>&1 ||
   { tail -50 "$work/build.log"; exit 1; }
 mkdir "$work/package"
 cp -r "$root/encodec_fast" "$work/package/"

@@ -140,8 +140,6 @@ class Block {
   }
 
  private:
-  static constexpr int kRowReads = (S::kM * kDepth + kThreads - 1) / kThreads;
-
   __device__ int x() const { return thread_ % S::kAcross; }
   __device__ int y() const { return thread_ / S::kAcross; }
   __device__ static int column(int x, int j) {
@@ -171,12 +169,10 @@ class Block {
   __device__ void stage(int buffer, int k) {
     entries_.write(fixed_.entries[buffer]);
     if constexpr (!S::kOnChip) {
-#pragma unroll
-      for (int u = 0; u < kRowReads; ++u) {
-        const int i = thread_ + u * kThreads;
+      for (int i = thread_; i < S::kM * kDepth; i += kThreads) {
         const int64_t row = first_ + i / kDepth;
         const int at = k + i % kDepth;
-        if (i < S::kM * kDepth && row < s_.rows && at < dim_) {
+        if (row < s_.rows && at < dim_) {
           residual_[(buffer * kDepth + i % kDepth) * S::kStride + i / kDepth] =
               s_.residual[row * dim_ + at];
         }
