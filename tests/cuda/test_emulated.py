@@ -96,7 +96,7 @@ for turn in range(3):
         ("nodriver", "no NVIDIA driver is installed"),
         ("driver", "the driver is too old: expected one for CUDA 13.0 or later, found CUDA 11.4"),
         ("device", "the driver finds no device"),
-        ("fork", "the driver does not start; in a process that was forked"),
+        ("fork", "a process that was forked after CUDA was in use cannot use it"),
         ("code", "this build has no machine code for this device"),
         ("malloc:1", "out of memory: asked for"),
     ],
