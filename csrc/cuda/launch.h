@@ -23,10 +23,13 @@ void launch(void (*kernel)(P...), int64_t blocks, int threads, size_t shared, cu
   constexpr size_t kWithoutAsking = 48 << 10;
   if (blocks > INT32_MAX) throw DeviceError("cuda: more work in one call than a grid has blocks");
   if (shared > kWithoutAsking) {
-    check(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-        "asking for shared memory");
+    const auto ask = [kernel](cudaFuncAttribute what, int value) {
+      check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), what, value),
+            "asking for shared memory");
+    };
+    ask(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    // As much of what it shares with the first cache level as there is, for all blocks that fit.
+    ask(cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   }
 #ifdef __CUDACC__
   kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared, stream>>>(
