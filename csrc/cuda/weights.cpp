@@ -74,16 +74,13 @@ size_t pack_recurrent(Pack& pack, const Matrix& m) {
   return at;
 }
 
-int multiprocessors_of(int device) {
-  const int count = device_info(device).multiprocessors;
-  require_code();  // now, rather than when the first kernel is started
-  return count;
-}
+int multiprocessors_of(int device) { return device_info(device).multiprocessors; }
 
 }  // namespace
 
 DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
     : graph_(std::move(graph)), device_(device), multiprocessors_(multiprocessors_of(device)) {
+  require_code();  // now, rather than when the first kernel is started
   struct Places {
     size_t panels, bias, recurrent, scale, offset;
   };
@@ -116,6 +113,7 @@ DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
 
 DeviceBooks::DeviceBooks(const Codebooks& books, int device)
     : n_q_(books.n_q()), device_(device), multiprocessors_(multiprocessors_of(device)) {
+  require_code();
   const RvqCodebooks b = books.view();
   Pack pack;
   const size_t panels = pack.add(b.panels, static_cast<size_t>(n_q_ * b.panel_floats));
