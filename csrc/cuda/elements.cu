@@ -12,18 +12,18 @@ constexpr int kThreads = 256;
 
 // Calls step(i) for this thread's elements of `count`; `blocks` blocks share them.
 template <typename Step>
-__device__ void for_each(int64_t count, int64_t blocks, Step step) {
+__device__ void for_each(int64_t count, unsigned blocks, Step step) {
   for (int64_t i = blockIdx.x % blocks * kThreads + threadIdx.x; i < count; i += blocks * kThreads)
     step(i);
 }
 
-__global__ void __launch_bounds__(kThreads) copy_parts(const Copy* copies, int64_t blocks) {
+__global__ void __launch_bounds__(kThreads) copy_parts(const Copy* copies, unsigned blocks) {
   const Copy part = copies[blockIdx.x / blocks];
   for_each(part.count, blocks,
            [&](int64_t i) { part.to[i] = part.from == nullptr ? 0.0f : part.from[i]; });
 }
 
-__global__ void __launch_bounds__(kThreads) activate_parts(const Elements* parts, int64_t blocks) {
+__global__ void __launch_bounds__(kThreads) activate_parts(const Elements* parts, unsigned blocks) {
   const Elements part = parts[blockIdx.x / blocks];
   for_each(part.count, blocks, [&](int64_t i) {
     Vec y = load(part.x + i);
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) activate_parts(const Elements* parts
 }
 
 __global__ void __launch_bounds__(kThreads)
-    take_parts(const Planar* parts, int64_t blocks, int64_t channels) {
+    take_parts(const Planar* parts, unsigned blocks, int64_t channels) {
   const Planar part = parts[blockIdx.x / blocks];
   const Vec scale = load(part.scale);
   for_each(part.count * channels, blocks, [&](int64_t i) {
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    give_parts(const Planar* parts, int64_t blocks, int64_t channels) {
+    give_parts(const Planar* parts, unsigned blocks, int64_t channels) {
   const Planar part = parts[blockIdx.x / blocks];
   const Vec scale = load(part.scale);
   for_each(part.count * channels, blocks, [&](int64_t i) {
@@ -55,29 +55,43 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
+void require_code() {
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error =
+      cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(copy_parts));
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+      error == cudaErrorUnsupportedPtxVersion) {
+    cudaGetLastError();
+    throw DeviceError(
+        "cuda: this build has no machine code for this device, and what it has instead the driver "
+        "cannot translate; build it where the device is (docs/cuda.md)");
+  }
+  check(error, "loading a kernel");
+}
+
 void copy(const Copy* copies, int64_t copy_count, int64_t longest, cudaStream_t stream) {
   if (copy_count == 0 || longest == 0) return;
-  const int64_t blocks = blocks_for(longest, kThreads);
+  const unsigned blocks = blocks_for(longest, kThreads);
   launch(copy_parts, blocks * copy_count, kThreads, 0, stream, copies, blocks);
 }
 
 void activate(const Elements* parts, int64_t part_count, int64_t longest, cudaStream_t stream) {
   if (part_count == 0 || longest == 0) return;
-  const int64_t blocks = blocks_for(longest, kThreads);
+  const unsigned blocks = blocks_for(longest, kThreads);
   launch(activate_parts, blocks * part_count, kThreads, 0, stream, parts, blocks);
 }
 
 void take_planar(const Planar* parts, int64_t part_count, int64_t longest, int64_t channels,
                  cudaStream_t stream) {
   if (part_count == 0 || longest == 0) return;
-  const int64_t blocks = blocks_for(longest * channels, kThreads);
+  const unsigned blocks = blocks_for(longest * channels, kThreads);
   launch(take_parts, blocks * part_count, kThreads, 0, stream, parts, blocks, channels);
 }
 
 void give_planar(const Planar* parts, int64_t part_count, int64_t longest, int64_t channels,
                  cudaStream_t stream) {
   if (part_count == 0 || longest == 0) return;
-  const int64_t blocks = blocks_for(longest * channels, kThreads);
+  const unsigned blocks = blocks_for(longest * channels, kThreads);
   launch(give_parts, blocks * part_count, kThreads, 0, stream, parts, blocks, channels);
 }
 

@@ -58,6 +58,7 @@ float* Executor::input(const std::vector<Block>& blocks) {
   for (size_t l = 0; l < blocks.size(); ++l)
     check_block(graph(), start_, blocks[l], lane_[l].started, failed_[l]);
   std::vector<BlockRows> work;
+  work.reserve(blocks.size());
   std::fill(output_rows_.begin(), output_rows_.end(), 0);
   int64_t total = 0;
   for (size_t l = 0; l < blocks.size(); ++l) {
@@ -68,7 +69,7 @@ float* Executor::input(const std::vector<Block>& blocks) {
       continue;
     }
     failed_[l] = true;
-    work.push_back(geometry_.advance(lane_[l], static_cast<int64_t>(l), b));
+    advance(l, b, work);
     output_rows_[l] = work.back().rows.back();
     total += b.rows;
   }
@@ -83,6 +84,20 @@ float* Executor::input(const std::vector<Block>& blocks) {
     recorded_ = true;
   }
   return input_.floats();
+}
+
+// Streams that began together are at the same place: what is known of the one before is copied.
+void Executor::advance(size_t lane, const Block& block, std::vector<BlockRows>& work) {
+  LaneRows& now = lane_[lane];
+  if (!work.empty() && now == before_ && block.last == work.back().last &&
+      block.rows == work.back().rows.front()) {
+    now = lane_[static_cast<size_t>(work.back().lane)];
+    work.push_back(work.back());
+    work.back().lane = static_cast<int64_t>(lane);
+    return;
+  }
+  before_ = now;
+  work.push_back(geometry_.advance(now, static_cast<int64_t>(lane), block));
 }
 
 void Executor::run() {
@@ -116,7 +131,11 @@ void Executor::lay_out() {
       body_.push_back(slots_[layout_.forms()[f].slot].floats() + offset);
   }
   int64_t results = 0;
-  for (const int64_t n : output_rows_) results += n;
+  result_.clear();
+  for (const BlockRows& b : blocks_) {
+    result_.push_back(results * graph().out_channels());
+    results += b.rows.back();
+  }
   output_.reserve(floats(results * graph().out_channels()) + kFloat);
 }
 
@@ -180,11 +199,7 @@ void Executor::record_activation(const std::vector<Elements>& parts) {
 // Where a value goes: to the result, or to its first plain and its first activated form.
 Executor::Outputs Executor::outputs(int value, size_t w) const {
   Outputs to = {};
-  if (value == ops()) {
-    int64_t before = 0;
-    for (size_t v = 0; v < w; ++v) before += rows(value, v);
-    to.out = output_.floats() + before * graph().out_channels();
-  }
+  if (value == ops()) to.out = output_.floats() + result_[w];
   for (size_t f = 0; f < layout_.forms().size(); ++f) {
     const Layout::Form& form = layout_.forms()[f];
     if (form.value != value) continue;

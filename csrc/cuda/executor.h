@@ -59,6 +59,7 @@ class Executor {
   size_t count() const { return blocks_.size(); }
 
   // Planning: executor.cpp.
+  void advance(size_t lane, const Block& block, std::vector<BlockRows>& work);
   void lay_out();
   void make_history();
   void record();
@@ -92,6 +93,7 @@ class Executor {
   Layout layout_;
   Geometry geometry_;
   std::vector<LaneRows> lane_;
+  LaneRows before_;  // where the last one of a call's streams was before it
   std::vector<bool> failed_;
   std::vector<int64_t> output_rows_;
 
@@ -100,7 +102,8 @@ class Executor {
   bool recorded_ = false;
   Tape tape_;
 
-  std::vector<float*> body_;  // [form][w]
+  std::vector<float*> body_;     // [form][w]
+  std::vector<int64_t> result_;  // [w]: where its result begins, floats
   std::vector<DeviceMemory> slots_;
   std::vector<DeviceMemory> history_;  // per form: [lanes][capacity]
   std::vector<int64_t> capacity_;      // per form, floats

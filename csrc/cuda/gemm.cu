@@ -11,17 +11,21 @@ namespace {
 
 using namespace EF_ISA;
 
-constexpr int kDepth = 16;  // of a tile, in k
-
-// Block of kM x kN results, of which a thread has kRows x kColumns.
-template <int kM_, int kN_, int kRows_, int kColumns_>
+// Block of kM x kN results, of which a thread has kRows x kColumns; of a tile, kDepth steps of k.
+template <int kM_, int kN_, int kRows_, int kColumns_, int kDepth_ = 16>
 struct Shape {
-  static constexpr int kM = kM_, kN = kN_, kRows = kRows_, kColumns = kColumns_;
+  static constexpr int kM = kM_, kN = kN_, kRows = kRows_, kColumns = kColumns_, kDepth = kDepth_;
+  static_assert(kColumns % 4 == 0, "columns are read and written as vectors");
   static constexpr int kAcross = kN / kColumns;  // threads side by side
   static constexpr int kThreads = kM / kRows * kAcross;
   static constexpr int kStride = kM + 4;  // of a tile's row: keeps vectors aligned
-  static constexpr int kAReads = (kM * kDepth / 4 + kThreads - 1) / kThreads;
-  static constexpr int kWReads = (kN * kDepth / 4 + kThreads - 1) / kThreads;
+  // Vectors of a tile.
+  static constexpr int kAVectors = kM * kDepth / 4, kWVectors = kN * kDepth / 4;
+  static constexpr int kAReads = (kAVectors + kThreads - 1) / kThreads;
+  static constexpr int kWReads = (kWVectors + kThreads - 1) / kThreads;
+  // Columns between a thread's reads of the weights.
+  static constexpr int kApart = kThreads / (4 * kDepth) * static_cast<int>(kPanel);
+  static_assert(kWReads == 1 || kThreads % (4 * kDepth) == 0, "reads are whole panels apart");
 
   struct Tiles {
     float a[2][kDepth][kStride];
@@ -30,66 +34,84 @@ struct Shape {
   // The i-th column of the thread that is `x` from the left: in groups of four, so that neighbours
   // read neighbouring banks.
   __device__ static int column(int x, int i) {
-    return i / 4 * (kN / ((kColumns + 3) / 4)) + x * (kColumns < 4 ? kColumns : 4) + i % 4;
+    return i / 4 * (kN / (kColumns / 4)) + x * 4 + i % 4;
   }
 };
 
 __device__ inline float4 zeros() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
 
-// Four values of a row, of which those at and behind `left` do not exist.
+// Four values of a row, of which those at and behind `left` do not exist. Nothing that a product
+// reads is written while it runs.
 template <bool kVectors>
-__device__ inline float4 read_four(const float* p, int64_t left) {
+__device__ inline float4 read_four(const float* p, int left) {
   if constexpr (kVectors) {
-    return left > 0 ? *reinterpret_cast<const float4*>(p) : zeros();
+    return left > 0 ? __ldg(reinterpret_cast<const float4*>(p)) : zeros();
   } else {
-    return make_float4(left > 0 ? p[0] : 0.0f, left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f,
-                       left > 3 ? p[3] : 0.0f);
+    return make_float4(left > 0 ? __ldg(p) : 0.0f, left > 1 ? __ldg(p + 1) : 0.0f,
+                       left > 2 ? __ldg(p + 2) : 0.0f, left > 3 ? __ldg(p + 3) : 0.0f);
   }
 }
 
-template <typename S, bool kVectors>
+__device__ inline void write_four(float* p, float4 x) {
+#ifdef __CUDACC__
+  // nvcc makes four stores of an assignment.
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+               "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w));
+#else
+  *reinterpret_cast<float4*>(p) = x;
+#endif
+}
+
+// kReads, kWrites: rows are read, results written as vectors.
+template <typename S, bool kReads, bool kWrites>
 class Block {
  public:
   __device__ Block(const Product& g, typename S::Tiles& tiles)
-      : g_(g),
-        tiles_(tiles),
-        thread_(static_cast<int>(threadIdx.x)),
-        wide_((g.n + kPanel - 1) / kPanel * kPanel) {
+      : g_(g), tiles_(tiles), thread_(static_cast<int>(threadIdx.x)) {
     const int64_t across = (g.n + S::kN - 1) / S::kN;
-    const int64_t block = blockIdx.x;
-    row_ = block / across * S::kM;
-    column_ = block % across * S::kN;
+    row_ = blockIdx.x / across * S::kM;
+    column_ = blockIdx.x % across * S::kN;
+    const int64_t last = (row_ + S::kM < g.rows ? row_ + S::kM : g.rows) - 1;
+    // Mostly one part has all the rows.
+    low_ = part_of(g.parts, g.part_count, row_);
+    high_ = part_of(g.parts, low_, g.part_count, last) + 1;
+#pragma unroll
     for (int u = 0; u < S::kAReads; ++u) {
       // Behind the last row: that one again, whose results are not written twice.
-      int64_t row = row_ + (thread_ + u * S::kThreads) / (kDepth / 4);
-      row = row < g.rows ? row : g.rows - 1;
-      const Part& part = g.parts[part_of(g.parts, g.part_count, row)];
-      from_[u] = part.a + (row - part.first) * g.a_stride;
+      int64_t row = row_ + (thread_ + u * S::kThreads) / kAcross;
+      row = row < last ? row : last;
+      const Part& part = part_with(row);
+      from_[u] = part.a + (row - part.first) * g.a_stride + inner();
     }
+    const int64_t column = column_ + weight_column();
+    left_ = static_cast<int>(g.k);
+    columns_ = static_cast<int>((g.n + kPanel - 1) / kPanel * kPanel - column);
+    weights_ = g.panels + column / kPanel * kPanel * g.k + weight_row() * kPanel + column % kPanel;
   }
 
   // The next tile, to registers.
-  __device__ void read(int64_t k) {
+  __device__ void read() {
 #pragma unroll
     for (int u = 0; u < S::kAReads; ++u) {
-      const int i = thread_ + u * S::kThreads;
-      const int64_t at = k + i % (kDepth / 4) * 4;
-      if (i < S::kM * kDepth / 4) a_[u] = read_four<kVectors>(from_[u] + at, g_.k - at);
+      if (has<S::kAVectors>(u)) a_[u] = read_four<kReads>(from_[u], left_ - inner());
+      from_[u] += S::kDepth;
     }
 #pragma unroll
     for (int u = 0; u < S::kWReads; ++u) {
-      const int i = thread_ + u * S::kThreads;
-      if (i < S::kN * kDepth / 4) w_[u] = read_weights(i, k);
+      w_[u] = zeros();
+      if (has<S::kWVectors>(u) && weight_row() < left_ && u * S::kApart < columns_)
+        w_[u] = __ldg(reinterpret_cast<const float4*>(weights_ + u * S::kApart * g_.k));
     }
+    weights_ += S::kDepth * kPanel;
+    left_ -= S::kDepth;
   }
 
   __device__ void write(int buffer) {
 #pragma unroll
     for (int u = 0; u < S::kAReads; ++u) {
-      const int i = thread_ + u * S::kThreads;
-      if (i >= S::kM * kDepth / 4) continue;
-      float (*to)[S::kStride] = tiles_.a[buffer] + i % (kDepth / 4) * 4;
-      const int row = i / (kDepth / 4);
+      if (!has<S::kAVectors>(u)) continue;
+      float (*to)[S::kStride] = tiles_.a[buffer] + inner();
+      const int row = (thread_ + u * S::kThreads) / kAcross;
       to[0][row] = a_[u].x;
       to[1][row] = a_[u].y;
       to[2][row] = a_[u].z;
@@ -97,9 +119,8 @@ class Block {
     }
 #pragma unroll
     for (int u = 0; u < S::kWReads; ++u) {
-      const int i = thread_ + u * S::kThreads;
-      if (i < S::kN * kDepth / 4)
-        *reinterpret_cast<float4*>(&tiles_.w[buffer][weight_row(i)][weight_column(i)]) = w_[u];
+      float* to = &tiles_.w[buffer][weight_row()][weight_column() + u * S::kApart];
+      if (has<S::kWVectors>(u)) *reinterpret_cast<float4*>(to) = w_[u];
     }
   }
 
@@ -116,10 +137,11 @@ class Block {
   // The chains go on through `depth` steps of a tile. A step that does not exist must not be taken:
   // adding 0 * 0 would turn -0 into +0.
   __device__ void multiply(int buffer, int depth) {
-    if (depth == kDepth) {
+    if (depth == S::kDepth) {
 #pragma unroll
-      for (int k = 0; k < kDepth; ++k) step(buffer, k);
+      for (int k = 0; k < S::kDepth; ++k) step(buffer, k);
     } else {
+#pragma unroll 1
       for (int k = 0; k < depth; ++k) step(buffer, k);
     }
   }
@@ -129,37 +151,42 @@ class Block {
     for (int i = 0; i < S::kRows; ++i) {
       const int64_t row = row_ + y() * S::kRows + i;
       if (row >= g_.rows) return;
-      const Part& part = g_.parts[part_of(g_.parts, g_.part_count, row)];
+      const Part& part = part_with(row);
       const int64_t at = (row - part.first) * g_.n + column_;
-      if constexpr (S::kColumns % 4 == 0) {
-        if (g_.writes_vectors) {
+      if constexpr (kWrites) {
 #pragma unroll
-          for (int j = 0; j < S::kColumns; j += 4) finish_four(part, at, i, j);
-          continue;
-        }
+        for (int j = 0; j < S::kColumns; j += 4) finish_four(part, at, i, j);
+      } else {
+#pragma unroll
+        for (int j = 0; j < S::kColumns; ++j) finish_one(part, at, i, j);
       }
-#pragma unroll
-      for (int j = 0; j < S::kColumns; ++j) finish_one(part, at, i, j);
     }
   }
 
  private:
+  static constexpr int kAcross = S::kDepth / 4;  // vectors of a row of the rows' tile
+  // Of a row of the weights' tile in one panel. A tile that is narrower than a panel reads the
+  // panel's first columns.
+  static constexpr int kPanelReads = S::kN < kPanel ? S::kN / 4 : static_cast<int>(kPanel) / 4;
+
   __device__ int x() const { return thread_ % S::kAcross; }
   __device__ int y() const { return thread_ / S::kAcross; }
-
-  // Neighbouring threads read a panel's rows one after the other, as they lie in memory. A tile
-  // that is narrower than a panel reads the panel's first columns.
-  static constexpr int kPanelReads = S::kN < kPanel ? S::kN / 4 : static_cast<int>(kPanel) / 4;
-  __device__ static int weight_row(int i) { return i / kPanelReads % kDepth; }
-  __device__ static int weight_column(int i) {
-    return i / (kPanelReads * kDepth) * static_cast<int>(kPanel) + i % kPanelReads * 4;
+  // Whether this thread has a u-th vector of the kCount of a tile.
+  template <int kCount>
+  __device__ bool has(int u) const {
+    return kCount % S::kThreads == 0 || thread_ + u * S::kThreads < kCount;
   }
-  __device__ float4 read_weights(int i, int64_t k) const {
-    const int64_t row = k + weight_row(i);
-    const int64_t column = column_ + weight_column(i);
-    if (row >= g_.k || column >= wide_) return zeros();
-    return *reinterpret_cast<const float4*>(g_.panels + column / kPanel * kPanel * g_.k +
-                                            row * kPanel + column % kPanel);
+  // Where this thread's vectors of the rows begin.
+  __device__ int inner() const { return thread_ % kAcross * 4; }
+  // Where those of the weights do: neighbouring threads read a panel's rows one after the other, as
+  // they lie in memory.
+  __device__ int weight_row() const { return thread_ / kPanelReads % S::kDepth; }
+  __device__ int weight_column() const {
+    return thread_ / (kPanelReads * S::kDepth) * static_cast<int>(kPanel) +
+           thread_ % kPanelReads * 4;
+  }
+  __device__ const Part& part_with(int64_t row) const {
+    return g_.parts[part_of(g_.parts, low_, high_, row)];
   }
 
   __device__ void step(int buffer, int k) {
@@ -206,35 +233,36 @@ class Block {
       y[0] = y[0] + Vec{add.x}, y[1] = y[1] + Vec{add.y};
       y[2] = y[2] + Vec{add.z}, y[3] = y[3] + Vec{add.w};
     }
-    if (part.out != nullptr)
-      *reinterpret_cast<float4*>(part.out + at) = make_float4(y[0].v, y[1].v, y[2].v, y[3].v);
+    if (part.out != nullptr) write_four(part.out + at, make_float4(y[0].v, y[1].v, y[2].v, y[3].v));
     if (part.elu != nullptr) {
-      *reinterpret_cast<float4*>(part.elu + at) =
-          make_float4(elu(y[0]).v, elu(y[1]).v, elu(y[2]).v, elu(y[3]).v);
+      write_four(part.elu + at, make_float4(elu(y[0]).v, elu(y[1]).v, elu(y[2]).v, elu(y[3]).v));
     }
   }
 
   const Product& g_;
   typename S::Tiles& tiles_;
   int thread_;
-  int64_t wide_, row_, column_;
+  int64_t row_, column_;
+  int64_t low_, high_;  // the parts that the rows are of
+  int left_, columns_;  // steps of k and columns of the panels, from this thread's next read on
   const float* from_[S::kAReads];
+  const float* weights_;
   float4 a_[S::kAReads], w_[S::kWReads];
   float sum_[S::kRows][S::kColumns];
 };
 
-template <typename S, bool kVectors>
+template <typename S, bool kReads, bool kWrites>
 __global__ void __launch_bounds__(S::kThreads, 2) product(Product g) {
-  Block<S, kVectors> block(g, *shared_memory<typename S::Tiles>());
+  Block<S, kReads, kWrites> block(g, *shared_memory<typename S::Tiles>());
   block.start();
-  block.read(0);
+  block.read();
   block.write(0);
   __syncthreads();
   int buffer = 0;
-  for (int64_t k = 0; k < g.k; k += kDepth, buffer ^= 1) {
-    const bool more = k + kDepth < g.k;
-    if (more) block.read(k + kDepth);  // arrives while the tile before is multiplied
-    block.multiply(buffer, more ? kDepth : static_cast<int>(g.k - k));
+  for (int left = static_cast<int>(g.k); left > 0; left -= S::kDepth, buffer ^= 1) {
+    const bool more = left > S::kDepth;
+    if (more) block.read();  // arrives while the tile before is multiplied
+    block.multiply(buffer, more ? S::kDepth : left);
     if (more) block.write(buffer ^ 1);
     __syncthreads();
   }
@@ -248,16 +276,17 @@ int64_t tiles_of(const Product& g) {
 
 template <typename S>
 void run(const Product& g, cudaStream_t stream) {
-  const auto kernel = g.reads_vectors ? product<S, true> : product<S, false>;
+  auto* kernel = g.reads_vectors ? product<S, true, false> : product<S, false, false>;
+  if (g.writes_vectors) kernel = g.reads_vectors ? product<S, true, true> : product<S, false, true>;
   launch(kernel, tiles_of<S>(g), S::kThreads, sizeof(typename S::Tiles), stream, g);
 }
 
 using Small = Shape<32, 32, 2, 4>;
 
-// In large tiles, unless these are so few that they leave multiprocessors idle.
+// In large tiles, which need half the instructions, unless these leave many multiprocessors idle.
 template <typename S>
 void run_if_many(const Product& g, int multiprocessors, cudaStream_t stream) {
-  if (tiles_of<S>(g) >= multiprocessors) return run<S>(g, stream);
+  if (tiles_of<S>(g) * 4 >= int64_t{multiprocessors} * 3) return run<S>(g, stream);
   run<Small>(g, stream);
 }
 
@@ -265,11 +294,12 @@ void run_if_many(const Product& g, int multiprocessors, cudaStream_t stream) {
 
 void gemm(const Product& g, int multiprocessors, cudaStream_t stream) {
   if (g.rows == 0) return;
+  if (g.k > INT32_MAX) throw DeviceError("cuda: a product has more steps than are counted");
   if (g.n <= 4) return run<Shape<256, 4, 1, 4>>(g, stream);
   if (g.n <= 16) return run_if_many<Shape<256, 16, 4, 4>>(g, multiprocessors, stream);
   if (g.n <= 32) return run_if_many<Shape<256, 32, 8, 4>>(g, multiprocessors, stream);
   if (g.n <= 64) return run_if_many<Shape<128, 64, 8, 4>>(g, multiprocessors, stream);
-  run_if_many<Shape<128, 128, 8, 8>>(g, multiprocessors, stream);
+  run_if_many<Shape<128, 128, 8, 8, 8>>(g, multiprocessors, stream);
 }
 
 }  // namespace encodec_fast::cuda

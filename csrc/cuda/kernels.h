@@ -8,6 +8,9 @@
 
 namespace encodec_fast::cuda {
 
+// Throws DeviceError, saying so, if this build's kernels cannot run on the current device.
+void require_code();
+
 // Consecutive rows of one stream (kernels/gemm.h).
 struct Part {
   const float* a;    // row i starts at a + i * a_stride

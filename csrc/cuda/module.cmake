@@ -13,13 +13,20 @@ if(ENCODEC_FAST_CUDA STREQUAL "AUTO")
     message(STATUS "No working nvcc: the CUDA module is not built")
     return()
   endif()
+  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --version OUTPUT_VARIABLE nvcc_version ERROR_QUIET)
+  string(REGEX MATCH "release ([0-9]+)" nvcc_version "${nvcc_version}")
+  if(NOT CMAKE_MATCH_1 GREATER_EQUAL 12)
+    message(STATUS "nvcc is older than CUDA 12: the CUDA module is not built")
+    return()
+  endif()
 elseif(ENCODEC_FAST_CUDA STREQUAL "OFF")
   return()
 elseif(NOT ENCODEC_FAST_CUDA MATCHES "^(ON|EMULATED)$")
   message(FATAL_ERROR "ENCODEC_FAST_CUDA: expected AUTO, ON, OFF or EMULATED, found ${ENCODEC_FAST_CUDA}")
 endif()
 
-set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda/elements.cu csrc/cuda/rvq.cu)
+set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda/elements.cu csrc/cuda/rvq.cu
+                 csrc/cuda/look_up.cu)
 set(cuda_sources
   csrc/bindings/cuda.cpp
   csrc/cuda/runtime.cpp csrc/cuda/weights.cpp csrc/cuda/tape.cpp csrc/cuda/executor.cpp csrc/cuda/executor_ops.cpp

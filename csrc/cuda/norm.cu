@@ -84,6 +84,15 @@ __device__ void in_order(const Moments& m, const NormPart& part, Moment* held, A
   }
 }
 
+// Rounded each, whatever flags this is compiled with.
+#ifdef __CUDA_ARCH__
+__device__ inline double plus(double a, double b) { return __dadd_rn(a, b); }
+__device__ inline double times(double a, double b) { return __dmul_rn(a, b); }
+#else
+__device__ inline double plus(double a, double b) { return a + b; }
+__device__ inline double times(double a, double b) { return a * b; }
+#endif
+
 // In double, as engine/moments.h; nothing here is fused.
 __global__ void __launch_bounds__(kCombine) combine(Moments m) {
   auto* held = shared_memory<Moment>();
@@ -91,15 +100,14 @@ __global__ void __launch_bounds__(kCombine) combine(Moments m) {
   const double count = static_cast<double>(part.count);
   double sum = 0.0;
   in_order(m, part, held,
-           [&](const Moment& b, int64_t) { sum = sum + static_cast<double>(b.sum); });
+           [&](const Moment& b, int64_t) { sum = plus(sum, static_cast<double>(b.sum)); });
   const float mean = static_cast<float>(sum / count);
   const double center = static_cast<double>(mean);
   double squares = 0.0;
   in_order(m, part, held, [&](const Moment& b, int64_t n) {
-    const double distance = static_cast<double>(b.mean) - center;
-    const double square = distance * distance;
-    const double between = static_cast<double>(n) * square;
-    squares = squares + (static_cast<double>(b.squares) + between);
+    const double distance = plus(static_cast<double>(b.mean), -center);
+    const double between = times(static_cast<double>(n), times(distance, distance));
+    squares = plus(squares, plus(static_cast<double>(b.squares), between));
   });
   float& inverse = held[kCombine].sum;
   if (threadIdx.x == 0) {
@@ -114,16 +122,22 @@ __global__ void __launch_bounds__(kCombine) combine(Moments m) {
 
 constexpr int kWide = 256;
 
-__global__ void __launch_bounds__(kWide) normalize_parts(const Normalized* parts, int64_t blocks,
-                                                         const float* offset, int64_t channels) {
+__global__ void __launch_bounds__(kWide) normalize_parts(const Normalized* parts, unsigned blocks,
+                                                         const float* offset, unsigned channels) {
   const Normalized part = parts[blockIdx.x / blocks];
   const Vec mean = load(part.norm);
-  for (int64_t i = blockIdx.x % blocks * kWide + threadIdx.x; i < part.count; i += blocks * kWide) {
-    const int64_t c = i % channels;
+  const unsigned step = blocks * kWide;
+  const unsigned first = blockIdx.x % blocks * kWide + threadIdx.x;
+  // The channel goes round with the element, without a division each.
+  const unsigned turn = step % channels;
+  unsigned c = first % channels;
+  for (int64_t i = first; i < part.count; i += step) {
     Vec y = normed(load(part.x + i), mean, load(part.norm + 1 + c), load(offset + c));
     if (part.add != nullptr) y = y + load(part.add + i);
     if (part.out != nullptr) store(part.out + i, y);
     if (part.elu != nullptr) store(part.elu + i, elu(y));
+    c += turn;
+    if (c >= channels) c -= channels;
   }
 }
 
@@ -139,8 +153,9 @@ void moments(const Moments& m, cudaStream_t stream) {
 void normalize(const Normalized* parts, int64_t part_count, int64_t longest, const float* offset,
                int64_t channels, cudaStream_t stream) {
   if (part_count == 0 || longest == 0) return;
-  const int64_t blocks = blocks_for(longest, kWide);
-  launch(normalize_parts, blocks * part_count, kWide, 0, stream, parts, blocks, offset, channels);
+  const unsigned blocks = blocks_for(longest, kWide);
+  launch(normalize_parts, blocks * part_count, kWide, 0, stream, parts, blocks, offset,
+         static_cast<unsigned>(channels));
 }
 
 }  // namespace encodec_fast::cuda

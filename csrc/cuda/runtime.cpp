@@ -16,7 +16,11 @@ void check(cudaError_t error, const char* what) {
   // Takes it from the runtime, which would else report it to whoever calls next. What has broken
   // the device for the rest of the process is reported again by every later call.
   cudaGetLastError();
-  throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(error));
+  const char* hint = error == cudaErrorInitializationError
+                         ? "; a process that was forked after CUDA was in use cannot use it: start "
+                           "processes with multiprocessing's \"spawn\""
+                         : "";
+  throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(error) + hint);
 }
 
 int device_count() {

@@ -1,6 +1,6 @@
-// Residual vector quantisation. A block of threads takes its rows through all codebooks: entries
-// stream through shared memory, the residual stays there, and each thread keeps the best of the
-// entries that it scored, so no distance is ever written down.
+// The search of residual vector quantisation. A block of threads takes its rows through all
+// codebooks: entries stream through shared memory, the residual stays there, and each thread keeps
+// the best of the entries that it scored, so no distance is ever written down.
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "kernels/elements.h"
@@ -26,12 +26,14 @@ struct Shape {
 
   struct Fixed {
     float entries[2][kDepth][kEntries];
-    float score[kM][kAcross];
-    int index[kM][kAcross];
+    // Of a row and the threads that share it; one more column keeps them in banks of their own.
+    float score[kAcross][kM + 1];
+    int index[kAcross][kM + 1];
     int winner[kM];
   };
+  static_assert(sizeof(Fixed) % 16 == 0, "vectors are read behind it");
   // Behind it: the residual [dim][kStride], or tiles of it [2][kDepth][kStride].
-  static size_t shared(int64_t dim) {
+  static constexpr size_t shared(int64_t dim) {
     const int64_t depth = kOnChip ? dim : 2 * kDepth;
     return sizeof(Fixed) + static_cast<size_t>(depth * kStride) * sizeof(float);
   }
@@ -46,6 +48,60 @@ struct Search {
   int64_t code_stride;
 };
 
+// This thread's share of the tiles that stream by: those of all codebooks lie behind each other,
+// but for the last steps of k and the last entries, which may not exist.
+class Entries {
+ public:
+  __device__ explicit Entries(const Books& books)
+      : dim_(static_cast<int>(books.dim)),
+        size_(static_cast<int>(books.padded_size)),
+        row_(static_cast<int>(threadIdx.x) / 4 % kDepth),
+        entry_(static_cast<int>(threadIdx.x) / (4 * kDepth) * kPanel),
+        book_(books.panels + row_ * kPanel + static_cast<int>(threadIdx.x) % 4 * 4) {
+    aim();
+  }
+
+  // The next tile, to registers.
+  __device__ void read() {
+#pragma unroll
+    for (int u = 0; u < kReads; ++u) {
+      read_[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (k_ + row_ < dim_ && first_ + entry_ + u * kApart < size_)
+        read_[u] = *reinterpret_cast<const float4*>(at_ + int64_t{u} * kApart * dim_);
+    }
+    k_ += kDepth;
+    at_ += kDepth * kPanel;
+    if (k_ < dim_) return;
+    k_ = 0;
+    first_ += kEntries;
+    if (first_ >= size_) {
+      first_ = 0;
+      book_ += int64_t{size_} * dim_;
+    }
+    aim();
+  }
+
+  __device__ void write(float (*tile)[kEntries]) const {
+    const int column = entry_ + static_cast<int>(threadIdx.x) % 4 * 4;
+#pragma unroll
+    for (int u = 0; u < kReads; ++u)
+      *reinterpret_cast<float4*>(&tile[row_][column + u * kApart]) = read_[u];
+  }
+
+ private:
+  static constexpr int kReads = kEntries * kDepth / 4 / kThreads;
+  static constexpr int kApart = kThreads / (4 * kDepth) * static_cast<int>(kPanel);
+
+  __device__ void aim() { at_ = book_ + int64_t{first_ + entry_} * dim_; }
+
+  int dim_, size_;
+  int row_, entry_;        // in a tile
+  int k_ = 0, first_ = 0;  // of the next tile
+  const float* book_;      // where the next tile's codebook begins, for this thread
+  const float* at_;
+  float4 read_[kReads];
+};
+
 template <typename S>
 class Block {
  public:
@@ -54,113 +110,84 @@ class Block {
         fixed_(*shared_memory<typename S::Fixed>()),
         residual_(reinterpret_cast<float*>(&fixed_ + 1)),
         thread_(static_cast<int>(threadIdx.x)),
+        dim_(static_cast<int>(s.books.dim)),
         first_(static_cast<int64_t>(blockIdx.x) * S::kM),
-        depth_((s.books.dim + kDepth - 1) / kDepth),
-        tiles_((s.books.size + kEntries - 1) / kEntries) {}
+        entries_(s.books) {}
 
   __device__ void run() {
     if constexpr (S::kOnChip) take_rows();
-    const int64_t steps = s_.n_q * tiles_ * depth_;
-    read(0);
-    if constexpr (!S::kOnChip) read_rows(0);
-    write(0);
-    __syncthreads();
-    for (int64_t step = 0; step < steps; ++step) {
-      const int64_t tile = step / depth_ % tiles_;
-      const int64_t k = step % depth_ * kDepth;
-      const int buffer = static_cast<int>(step % 2);
-      const bool book_ends = (step + 1) % (tiles_ * depth_) == 0;
-      if (step + 1 < steps) read(step + 1);
-      if (k == 0) start(step / depth_ / tiles_, tile);
-      if (tile == 0 && k == 0) forget();
-      multiply(buffer, k);
-      if (k + kDepth >= s_.books.dim) keep_best(tile * kEntries);
-      if (book_ends) choose(step / depth_ / tiles_);
-      // After what was chosen was subtracted.
-      if constexpr (!S::kOnChip) {
-        if (step + 1 < steps) read_rows(step + 1);
+    const int n_q = static_cast<int>(s_.n_q);
+    const int size = static_cast<int>(s_.books.size);
+    entries_.read();
+    stage(0, 0);
+    int buffer = 0;
+    for (int q = 0; q < n_q; ++q) {
+      forget();
+      for (int entry = 0; entry < size; entry += kEntries) {
+        start(q, entry);
+        for (int k = 0; k < dim_; k += kDepth, buffer ^= 1) {
+          const bool tile_ends = k + kDepth >= dim_;
+          const bool book_ends = tile_ends && entry + kEntries >= size;
+          const bool more = !book_ends || q + 1 < n_q;
+          if (more) entries_.read();  // arrives while the tile before is multiplied
+          multiply(buffer, k);
+          if (tile_ends) keep_best(entry);
+          if (book_ends) choose(q);
+          if (more) stage(buffer ^ 1, tile_ends ? 0 : k + kDepth);
+        }
       }
-      if (step + 1 < steps) write(buffer ^ 1);
-      __syncthreads();
     }
   }
 
  private:
-  static constexpr int kReads = kEntries * kDepth / 4 / kThreads;
-  static constexpr int kRowReads = (S::kM * kDepth + kThreads - 1) / kThreads;
-
   __device__ int x() const { return thread_ % S::kAcross; }
   __device__ int y() const { return thread_ / S::kAcross; }
   __device__ static int column(int x, int j) {
     return j / 4 * (kEntries / (S::kColumns / 4)) + x * 4 + j % 4;
   }
 
-  // Rows that do not exist are zeros, and their winners are not written.
+  // Calls step(row, k) for the rows that exist. Eight threads take neighbouring k of a row, four
+  // such groups of a warp neighbouring rows: so each has a bank of its own, and what they read of a
+  // row is a whole sector of memory.
+  template <typename Step>
+  __device__ void for_rows(Step step) {
+    constexpr int kSide = 8;
+    for (int row = thread_ / kSide; row < S::kM; row += kThreads / kSide) {
+      if (first_ + row >= s_.rows) return;
+      for (int k = thread_ % kSide; k < dim_; k += kSide) step(row, k);
+    }
+  }
+
+  // Rows that do not exist are whatever was there: their winners are not written.
   __device__ void take_rows() {
-    const int64_t dim = s_.books.dim;
-    for (int64_t i = thread_; i < S::kM * dim; i += kThreads) {
-      const int64_t row = i / dim;
-      residual_[i % dim * S::kStride + row] =
-          first_ + row < s_.rows ? s_.latents[(first_ + row) * dim + i % dim] : 0.0f;
-    }
+    const float* from = s_.latents + first_ * dim_;
+    for_rows(
+        [&](int row, int k) { residual_[k * S::kStride + row] = from[int64_t{row} * dim_ + k]; });
   }
 
-  // The entries of a step, to registers.
-  __device__ void read(int64_t step) {
-    const int64_t q = step / depth_ / tiles_;
-    const int64_t entry = step / depth_ % tiles_ * kEntries;
-    const int64_t k = step % depth_ * kDepth;
-    const float* panels = s_.books.panels + q * s_.books.padded_size * s_.books.dim;
-#pragma unroll
-    for (int u = 0; u < kReads; ++u) {
-      const int i = thread_ + u * kThreads;
-      const int64_t row = k + i / 4 % kDepth;
-      const int64_t at = entry + i / (4 * kDepth) * kPanel + i % 4 * 4;
-      read_[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-      if (row < s_.books.dim && at < s_.books.padded_size) {
-        read_[u] = *reinterpret_cast<const float4*>(panels + at / kPanel * kPanel * s_.books.dim +
-                                                    row * kPanel + at % kPanel);
-      }
-    }
-  }
-
-  __device__ void read_rows(int64_t step) {
-    const int64_t k = step % depth_ * kDepth;
-#pragma unroll
-    for (int u = 0; u < kRowReads; ++u) {
-      const int i = thread_ + u * kThreads;
-      const int64_t row = first_ + i / kDepth;
-      const int64_t at = k + i % kDepth;
-      row_read_[u] = i < S::kM * kDepth && row < s_.rows && at < s_.books.dim
-                         ? s_.residual[row * s_.books.dim + at]
-                         : 0.0f;
-    }
-  }
-
-  __device__ void write(int buffer) {
-#pragma unroll
-    for (int u = 0; u < kReads; ++u) {
-      const int i = thread_ + u * kThreads;
-      float* to = &fixed_.entries[buffer][i / 4 % kDepth][i / (4 * kDepth) * kPanel + i % 4 * 4];
-      *reinterpret_cast<float4*>(to) = read_[u];
-    }
+  // The tile that was read, to shared memory, and what it is multiplied with.
+  __device__ void stage(int buffer, int k) {
+    entries_.write(fixed_.entries[buffer]);
     if constexpr (!S::kOnChip) {
-#pragma unroll
-      for (int u = 0; u < kRowReads; ++u) {
-        const int i = thread_ + u * kThreads;
-        if (i < S::kM * kDepth)
-          residual_[(buffer * kDepth + i % kDepth) * S::kStride + i / kDepth] = row_read_[u];
+      for (int i = thread_; i < S::kM * kDepth; i += kThreads) {
+        const int64_t row = first_ + i / kDepth;
+        const int at = k + i % kDepth;
+        if (row < s_.rows && at < dim_) {
+          residual_[(buffer * kDepth + i % kDepth) * S::kStride + i / kDepth] =
+              s_.residual[row * dim_ + at];
+        }
       }
     }
+    __syncthreads();
   }
 
   // Chains start from -|e|^2 / 2; entries that do not exist from minus infinity, so they never
   // win.
-  __device__ void start(int64_t q, int64_t tile) {
+  __device__ void start(int q, int first) {
     const float* half = s_.books.half_norm + q * s_.books.padded_size;
 #pragma unroll
     for (int j = 0; j < S::kColumns; ++j) {
-      const int64_t entry = tile * kEntries + column(x(), j);
+      const int entry = first + column(x(), j);
       const float from = entry < s_.books.padded_size ? half[entry] : -infinity();
 #pragma unroll
       for (int i = 0; i < S::kRows; ++i) sum_[i][j] = from;
@@ -177,13 +204,14 @@ class Block {
     }
   }
 
-  __device__ void multiply(int buffer, int64_t k) {
+  __device__ void multiply(int buffer, int k) {
     const float* rows = residual_ + (S::kOnChip ? k : buffer * kDepth) * S::kStride;
-    if (s_.books.dim - k >= kDepth) {
+    if (dim_ - k >= kDepth) {
 #pragma unroll
       for (int d = 0; d < kDepth; ++d) step(rows, buffer, d);
     } else {
-      for (int d = 0; d < static_cast<int>(s_.books.dim - k); ++d) step(rows, buffer, d);
+#pragma unroll 1
+      for (int d = 0; d < dim_ - k; ++d) step(rows, buffer, d);
     }
   }
 
@@ -203,34 +231,33 @@ class Block {
     }
   }
 
-  __device__ void keep_best(int64_t entry) {
+  // Indices of a thread rise, so that the first of equals stays, as takes_lead() has it.
+  __device__ void keep_best(int first) {
 #pragma unroll
-    for (int i = 0; i < S::kRows; ++i) {
+    for (int j = 0; j < S::kColumns; ++j) {
+      const int index = first + column(x(), j);
 #pragma unroll
-      for (int j = 0; j < S::kColumns; ++j) {
-        const int index = static_cast<int>(entry) + column(x(), j);
-        if (takes_lead(sum_[i][j], index, score_[i], index_[i])) {
-          score_[i] = sum_[i][j];
-          index_[i] = index;
-        }
+      for (int i = 0; i < S::kRows; ++i) {
+        index_[i] = sum_[i][j] > score_[i] ? index : index_[i];
+        score_[i] = sum_[i][j] > score_[i] ? sum_[i][j] : score_[i];
       }
     }
   }
 
   // The best of all threads, its code, and its subtraction.
-  __device__ void choose(int64_t q) {
+  __device__ void choose(int q) {
 #pragma unroll
     for (int i = 0; i < S::kRows; ++i) {
-      fixed_.score[y() * S::kRows + i][x()] = score_[i];
-      fixed_.index[y() * S::kRows + i][x()] = index_[i];
+      fixed_.score[x()][y() * S::kRows + i] = score_[i];
+      fixed_.index[x()][y() * S::kRows + i] = index_[i];
     }
     __syncthreads();
     for (int row = thread_; row < S::kM; row += kThreads) {
       float best = -infinity();
       int winner = 0;  // what a row of not-a-numbers gets: a valid index
       for (int j = 0; j < S::kAcross; ++j) {
-        const float score = fixed_.score[row][j];
-        const int index = fixed_.index[row][j];
+        const float score = fixed_.score[j][row];
+        const int index = fixed_.index[j][row];
         if (!takes_lead(score, index, best, winner)) continue;
         best = score;
         winner = index;
@@ -244,32 +271,36 @@ class Block {
     __syncthreads();
   }
 
-  __device__ void subtract(int64_t q) {
-    const int64_t dim = s_.books.dim;
-    for (int64_t i = thread_; i < S::kM * dim; i += kThreads) {
-      const int64_t row = i / dim;
-      if (first_ + row >= s_.rows) return;
-      float* r = S::kOnChip ? residual_ + i % dim * S::kStride + row
-                            : s_.residual + (first_ + row) * dim + i % dim;
-      const float* entry = s_.books.entries + (q * s_.books.size + fixed_.winner[row]) * dim;
-      store(r, load(r) - load(entry + i % dim));
-    }
+  __device__ void subtract(int q) {
+    const float* entries = s_.books.entries + q * s_.books.size * dim_;
+    for_rows([&](int row, int k) {
+      float* r =
+          S::kOnChip ? residual_ + k * S::kStride + row : s_.residual + (first_ + row) * dim_ + k;
+      store(r, load(r) - load(entries + int64_t{fixed_.winner[row]} * dim_ + k));
+    });
   }
 
   const Search& s_;
   typename S::Fixed& fixed_;
   float* residual_;
-  int thread_;
-  int64_t first_, depth_, tiles_;
-  float4 read_[kReads];
-  float row_read_[kRowReads];
+  int thread_, dim_;
+  int64_t first_;
+  Entries entries_;
   float sum_[S::kRows][S::kColumns];
   float score_[S::kRows];
   int index_[S::kRows];
 };
 
+// Blocks of a multiprocessor, whose registers they share: as many as its shared memory has room
+// for.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kResident = 1;
+#else
+constexpr int kResident = 2;
+#endif
+
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 2) search(Search s) {
+__global__ void __launch_bounds__(kThreads, S::kOnChip ? kResident : 1) search(Search s) {
   Block<S>(s).run();
 }
 
@@ -278,28 +309,18 @@ void run(const Search& s, cudaStream_t stream) {
   launch(search<S>, (s.rows + S::kM - 1) / S::kM, kThreads, S::shared(s.books.dim), stream, s);
 }
 
-// Of a block's shared memory; two blocks of the usual 128 dimensions then share a multiprocessor.
-constexpr int64_t kMostOnChip = 160;
-
-__global__ void __launch_bounds__(kThreads)
-    look_up(Books books, const Codes* parts, int64_t blocks, int64_t n_q, int* bad) {
-  const Codes part = parts[blockIdx.x / blocks];
-  const int64_t step = blocks * kThreads;
-  for (int64_t i = blockIdx.x % blocks * kThreads + threadIdx.x; i < part.rows * books.dim;
-       i += step) {
-    const int64_t row = i / books.dim;
-    Vec sum = {0.0f};
-    for (int64_t q = 0; q < n_q; ++q) {
-      int64_t code = part.codes[q * part.rows + row];
-      if (code >= books.size) {
-        *bad = 1;
-        code = 0;
-      }
-      sum = sum + load(books.entries + (q * books.size + code) * books.dim + i % books.dim);
-    }
-    store(part.latent + i, sum);
-  }
+// Many rows of a block share its reads of entries; too few blocks leave multiprocessors idle.
+template <bool kOnChip>
+void run_all(const Search& s, int multiprocessors, cudaStream_t stream) {
+  if ((s.rows + 127) / 128 >= multiprocessors) return run<Shape<128, 8, 8, kOnChip>>(s, stream);
+  if ((s.rows + 31) / 32 * 2 > multiprocessors) return run<Shape<32, 4, 4, kOnChip>>(s, stream);
+  run<Shape<16, 2, 4, kOnChip>>(s, stream);
 }
+
+// With more, the residual would not fit into the shared memory that a block can have on every
+// device of compute capability 8 and later.
+constexpr int64_t kMostOnChip = 128;
+static_assert(Shape<128, 8, 8, true>::shared(kMostOnChip) <= 99 << 10, "of 8.6, 8.9 and 12.0");
 
 }  // namespace
 
@@ -312,21 +333,11 @@ void rvq_encode(const Books& books, const float* latents, int64_t rows, int64_t 
                 cudaStream_t stream) {
   if (rows == 0) return;
   const Search s = {books, latents, scratch, rows, n_q, codes, code_stride};
-  const bool many = (rows + 127) / 128 >= multiprocessors;
-  if (books.dim <= kMostOnChip)
-    return many ? run<Shape<128, 8, 8, true>>(s, stream) : run<Shape<16, 2, 4, true>>(s, stream);
+  if (books.dim <= kMostOnChip) return run_all<true>(s, multiprocessors, stream);
   check(cudaMemcpyAsync(scratch, latents, static_cast<size_t>(rvq_scratch(books, rows)),
                         cudaMemcpyDeviceToDevice, stream),
         "copying latents");
-  if (many) return run<Shape<128, 8, 8, false>>(s, stream);
-  run<Shape<16, 2, 4, false>>(s, stream);
-}
-
-void rvq_decode(const Books& books, const Codes* parts, int64_t part_count, int64_t longest,
-                int64_t n_q, int* bad, cudaStream_t stream) {
-  if (part_count == 0 || longest == 0) return;
-  const int64_t blocks = blocks_for(longest * books.dim, kThreads);
-  launch(look_up, blocks * part_count, kThreads, 0, stream, books, parts, blocks, n_q, bad);
+  run_all<false>(s, multiprocessors, stream);
 }
 
 }  // namespace encodec_fast::cuda

@@ -49,9 +49,11 @@ void Tape::capture(Queue& queue) {
     throw;
   }
   check(cudaStreamEndCapture(queue.stream(), &graph), "recording a graph");
-  const cudaError_t error = cudaGraphInstantiate(&graph_, graph, 0);
+  cudaGraphExec_t made = nullptr;
+  const cudaError_t error = cudaGraphInstantiate(&made, graph, 0);
   cudaGraphDestroy(graph);
   check(error, "making a graph");
+  graph_ = made;  // what a call that failed left in it is nothing to start or to free
 }
 
 }  // namespace encodec_fast::cuda

@@ -80,6 +80,7 @@ int multiprocessors_of(int device) { return device_info(device).multiprocessors;
 
 DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
     : graph_(std::move(graph)), device_(device), multiprocessors_(multiprocessors_of(device)) {
+  require_code();  // now, rather than when the first kernel is started
   struct Places {
     size_t panels, bias, recurrent, scale, offset;
   };
@@ -112,6 +113,7 @@ DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
 
 DeviceBooks::DeviceBooks(const Codebooks& books, int device)
     : n_q_(books.n_q()), device_(device), multiprocessors_(multiprocessors_of(device)) {
+  require_code();
   const RvqCodebooks b = books.view();
   Pack pack;
   const size_t panels = pack.add(b.panels, static_cast<size_t>(n_q_ * b.panel_floats));

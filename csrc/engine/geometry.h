@@ -15,6 +15,10 @@ struct LaneRows {
   bool started = false;
   std::vector<int64_t> ends;  // per value: its rows so far; none before the first block
   std::vector<int64_t> kept;  // per form: rows that are kept in front of the next ones
+
+  bool operator==(const LaneRows& other) const {
+    return started == other.started && ends == other.ends && kept == other.kept;
+  }
 };
 
 // One block of one stream. Rows are counted from the block's first row of their value.

@@ -1,9 +1,15 @@
 """Codebooks of many shapes on the CPU and on cuda:0, by addresses on the device. A script: see
-agreement_on_device.py. On a GPU it needs PyTorch, whose tensors have such addresses; an emulated
-device takes those of numpy's arrays."""
+agreement_on_device.py. --small leaves large shapes out.
+
+On a GPU the addresses are of memory that the driver gives, in the context of the native call
+before; an emulated device takes those of numpy's arrays.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ctypes
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,27 +26,44 @@ SHAPES = [
     (4, 128, 16, 128),
     (2, 129, 17, 130),
     (8, 1024, 128, 40),
-    (2, 300, 160, 150),
-    (2, 70, 161, 150),
+    (2, 300, 128, 150),
+    (2, 70, 129, 150),
+    (1, 60, 160, 150),
     (2, 200, 300, 20),
 ]
 
 
-def upload(array: npt.NDArray[Any]) -> tuple[Any, int]:
-    """Something that holds a copy on the device, and its address."""
-    if _cuda.device_info(0)[0] == "emulated":
-        copy = array.copy()
-        return copy, copy.ctypes.data
-    import torch
-
-    tensor = torch.from_numpy(array).to("cuda:0")
-    torch.cuda.synchronize()
-    return tensor, tensor.data_ptr()
+@cache
+def driver() -> ctypes.CDLL | None:
+    """None where the device is emulated."""
+    emulated = _cuda.device_info(0)[0] == "emulated"
+    return None if emulated else ctypes.CDLL("libcuda.so.1")
 
 
-def download(held: Any) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = held if isinstance(held, np.ndarray) else held.cpu().numpy()
-    return array
+class OnDevice:
+    """A copy of an array on the device. One of a native object's must have been made before."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._host = array.copy()
+        self.address = self._host.ctypes.data
+        if (cuda := driver()) is None:
+            return
+        place, size = ctypes.c_uint64(), ctypes.c_size_t(max(array.nbytes, 1))
+        assert cuda.cuMemAlloc_v2(ctypes.byref(place), size) == 0
+        self.address = place.value
+        assert cuda.cuMemcpyHtoD_v2(place, ctypes.c_void_p(self._host.ctypes.data), size) == 0
+
+    def get(self) -> npt.NDArray[Any]:
+        """What it is now."""
+        if (cuda := driver()) is not None:
+            place, size = ctypes.c_uint64(self.address), ctypes.c_size_t(self._host.nbytes)
+            to = ctypes.c_void_p(self._host.ctypes.data)
+            assert cuda.cuMemcpyDtoH_v2(to, place, size) == 0
+        return self._host.copy()
+
+    def close(self) -> None:
+        if (cuda := driver()) is not None:
+            assert cuda.cuMemFree_v2(ctypes.c_uint64(self.address)) == 0
 
 
 def check(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> None:
@@ -52,23 +75,23 @@ def check(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> None:
     latents[-1] = rng.choice([0.0, 1e-40, np.inf, np.nan])
     books = _native.Codebooks(entries)
     device = _cuda.DeviceCodebooks(books, 0)
-    held, address = upload(latents)
-    codes, codes_address = upload(np.zeros((n_q, rows), np.uint16))
-    device.encode(address, rows, n_q, codes_address, 0)
-    found = download(codes)
+    held, codes = OnDevice(latents), OnDevice(np.zeros((n_q, rows), np.uint16))
+    device.encode(held.address, rows, n_q, codes.address, 0)
+    found = codes.get()
     same(f"codes of {shape}", [books.encode(latents, n_q)], [found])
-    same("latents as they were", [latents], [download(held)])
-    back, back_address = upload(np.zeros((rows, dim), np.float32))
-    codes, codes_address = upload(found)
-    device.decode(codes_address, rows, n_q, back_address, 0)
-    same(f"latents of {shape}", [books.decode(found)], [download(back)])
+    same("latents as they were", [latents], [held.get()])
+    back = OnDevice(np.zeros((rows, dim), np.float32))
+    device.decode(codes.address, rows, n_q, back.address, 0)
+    same(f"latents of {shape}", [books.decode(found)], [back.get()])
+    for array in (held, codes, back):
+        array.close()
 
 
 def check_refusals(rng: np.random.Generator) -> None:
     books = _native.Codebooks(rng.standard_normal((2, 4, 3)).astype(np.float32))
     device = _cuda.DeviceCodebooks(books, 0)
-    latents, address = upload(np.zeros((5, 3), np.float32))
-    codes, codes_address = upload(np.full((2, 5), 4, np.uint16))
+    latents, codes = OnDevice(np.zeros((5, 3), np.float32)), OnDevice(np.full((2, 5), 4, np.uint16))
+    address, codes_address = latents.address, codes.address
     for call, message in (
         (lambda: device.encode(address, 5, 3, codes_address, 0), "n_q: expected 1..2, found 3"),
         (lambda: device.encode(address, -1, 1, codes_address, 0), "rows: expected 0.."),
@@ -83,13 +106,21 @@ def check_refusals(rng: np.random.Generator) -> None:
             assert message in str(error), error
         else:
             raise AssertionError(f"no error: {message}")
-    del latents, codes
+    latents.close()
+    codes.close()
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
     rng = np.random.default_rng(0)
-    for shape in SHAPES:
-        check(rng, shape)
+    # Rows that give each multiprocessor a block of the largest shape, and of the one before.
+    processors = _cuda.device_info(0)[3]
+    many = [(2, 130, 128, 128 * processors + 3), (1, 70, 20, 32 * processors + 3)]
+    for shape in SHAPES + many + [(1, 70, 130, 128 * processors + 1)]:
+        if not options.small or (shape[0] * shape[1] <= 600 and shape[3] <= 150):
+            check(rng, shape)
     check_refusals(rng)
     print("equal")
 

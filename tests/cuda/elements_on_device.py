@@ -1,5 +1,6 @@
-"""ELU, sigmoid and tanh of float32 numbers of every kind on the CPU and on cuda:0, bit for bit. A
-script: see agreement_on_device.py. --stride N takes every N-th bit pattern (1: all 2^32)."""
+"""ELU, sigmoid and tanh of float32 numbers of every kind, and LSTM layers alone, on the CPU and on
+cuda:0, bit for bit. A script: see agreement_on_device.py. --stride N takes every N-th bit pattern
+(1: all 2^32)."""
 
 from __future__ import annotations
 
@@ -32,6 +33,21 @@ def cell_graph(units: int) -> _native.Graph:
     return graph
 
 
+def check_recurrence(rng: np.random.Generator, units: int, lanes: int) -> None:
+    """An LSTM in blocks of unequal lengths, in which streams rest and end."""
+    graph = _native.Graph(units)
+    weight, recurrent = rng.standard_normal((2, units, 4 * units)).astype(np.float32) / 4
+    bias = rng.standard_normal(4 * units).astype(np.float32)
+    graph.lstm(0, -1, True, weight, recurrent, bias)
+    graph.seal()
+    cpu = _native.Network(graph, lanes)
+    device = _cuda.Network(_cuda.DeviceGraph(graph, 0), lanes)
+    for _ in range(3):
+        rows, last = rng.integers(0, 4, lanes), (rng.integers(0, 3, lanes) == 0).tolist()
+        blocks = [rng.standard_normal((units, n)).astype(np.float32) for n in rows]
+        same(f"{units} units, {lanes} streams", *(n.run(blocks, last) for n in (cpu, device)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stride", type=int, default=99991)
@@ -51,6 +67,9 @@ def main() -> None:
     for level in (1e-38, 1e-8, 1.0, 10.0, 1e30):
         blocks = rng.standard_normal((lanes, units, steps)).astype(np.float32) * np.float32(level)
         same("cell", *(n.run(list(blocks), [True] * lanes) for n in (cpu, device)))
+    # Each shape of its blocks, full and not.
+    for units, lanes in ((45, 3), (64, 8), (33, 20), (64, 128), (45, 140)):
+        check_recurrence(rng, units, lanes)
     print("equal")
 
 

@@ -43,17 +43,31 @@ def test_many_streams(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("processors", ["1", "64"])
+@pytest.mark.parametrize("processors", ["1", "4", "16"])
 def test_codebooks(folder: Path, processors: str) -> None:
-    """Shapes of codebooks that no tiny model has, through addresses as PyTorch's tensors give."""
+    """Shapes of codebooks that no tiny model has, in blocks of 128, 32 and 16 rows, through
+    addresses as PyTorch's tensors give."""
     done = run(folder, str(HERE / "codebooks_on_device.py"), EF_EMULATED_PROCESSORS=processors)
     assert done.returncode == 0, done.stderr
     assert "equal" in done.stdout
 
 
+@pytest.mark.parametrize("order", ["backward", "shuffled"])
+def test_products(folder: Path, order: str) -> None:
+    """Every shape of tile, with rows and results as vectors and not."""
+    done = run(
+        folder,
+        str(HERE / "products_on_device.py"),
+        EF_EMULATED_PROCESSORS="1",
+        EF_EMULATED_ORDER=order,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equal" in done.stdout
+
+
 def test_elements(folder: Path) -> None:
-    """ELU, sigmoid and tanh of numbers of every kind."""
-    done = run(folder, str(HERE / "elements_on_device.py"))
+    """ELU, sigmoid and tanh of numbers of every kind; LSTM layers of every shape of block."""
+    done = run(folder, str(HERE / "elements_on_device.py"), EF_EMULATED_ORDER="shuffled")
     assert done.returncode == 0, done.stderr
     assert "equal" in done.stdout
 
@@ -82,6 +96,8 @@ for turn in range(3):
         ("nodriver", "no NVIDIA driver is installed"),
         ("driver", "the driver is too old: expected one for CUDA 13.0 or later, found CUDA 11.4"),
         ("device", "the driver finds no device"),
+        ("fork", "a process that was forked after CUDA was in use cannot use it"),
+        ("code", "this build has no machine code for this device"),
         ("malloc:1", "out of memory: asked for"),
     ],
 )

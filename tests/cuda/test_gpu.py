@@ -47,8 +47,11 @@ def test_random_models(options: list[str]) -> None:
 
 
 def test_codebooks() -> None:
-    pytest.importorskip("torch")
     assert "equal" in run("codebooks_on_device.py")
+
+
+def test_products() -> None:
+    assert "equal" in run("products_on_device.py")
 
 
 def test_elements() -> None:

@@ -6,7 +6,8 @@
 // AddressSanitizer sees what a kernel reaches beyond them.
 //
 // EF_EMULATED_FAIL=NAME:N lets the N-th call (from 1) of a function fail: malloc (out of memory),
-// launch (an illegal address, which like a device's stays), driver (an old one), device (none).
+// launch (an illegal address, which like a device's stays), driver (an old one), device (none),
+// fork (a driver that does not start), code (no machine code for the device).
 #pragma once
 
 #include <cstddef>
@@ -42,13 +43,21 @@ void launch(void* stream, unsigned blocks, unsigned threads, size_t shared,
 #define threadIdx (::emulated::thread_index)
 #define blockIdx (::emulated::block_index)
 inline void __syncthreads() { emulated::barrier(); }
+template <typename T>
+T __ldg(const T* p) {
+  return *p;
+}
 
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInitializationError = 3,
   cudaErrorInsufficientDriver = 35,
+  cudaErrorInvalidDeviceFunction = 98,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidValue = 1,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorIllegalAddress = 700,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
@@ -59,12 +68,18 @@ enum cudaMemoryType {
 };
 enum { cudaStreamNonBlocking = 1 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+  cudaFuncAttributePreferredSharedMemoryCarveout = 9
+};
 
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem;
+};
+struct cudaFuncAttributes {
+  int numRegs;
 };
 struct cudaPointerAttributes {
   cudaMemoryType type;
@@ -95,6 +110,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);

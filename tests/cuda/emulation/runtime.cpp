@@ -103,6 +103,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
   const char* wish = std::getenv("EF_EMULATED_FAIL");
   *count = 1;
   if (wish != nullptr && std::string(wish) == "device") return result(cudaErrorNoDevice);
+  if (wish != nullptr && std::string(wish) == "fork") return result(cudaErrorInitializationError);
   return result(cudaSuccess);
 }
 cudaError_t cudaSetDevice(int device) {
@@ -164,6 +165,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return result(cudaSuccess);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return result(cudaSuccess); }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {32};
+  const char* wish = std::getenv("EF_EMULATED_FAIL");
+  if (wish != nullptr && std::string(wish) == "code")
+    return result(cudaErrorNoKernelImageForDevice);
+  return result(cudaSuccess);
+}
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
   return result(cudaSuccess);
 }
