@@ -16,10 +16,14 @@ import torch
 from torch import Tensor
 
 from encodec_fast import _native
+from encodec_fast.integrations.on_device import DeviceCodebooks, DeviceNetwork
 from encodec_fast.integrations.parts import MODULES
 
 # Packed codebooks of rvq_encode and rvq_decode: as many models as one process is likely to use.
 _PACKED_CODEBOOKS = 4
+
+# Of the operators that serve accelerated models.
+_DEVICES = ("cpu", "cuda")
 
 _Packed = tuple[npt.NDArray[np.float32], _native.Codebooks]
 _packed: OrderedDict[tuple[int, tuple[int, ...]], _Packed] = OrderedDict()
@@ -111,14 +115,16 @@ def _own(out: Tensor) -> Tensor:
     return out.clone(memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("encodec_fast::run_network", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("encodec_fast::run_network", mutates_args=(), device_types=_DEVICES)
 def run_network(x: Tensor, handle: int, channels: int, up: int, down: int) -> Tensor:
     """[batch, in channels, rows] through the encoder or decoder `handle`, to [batch, channels,
     rows * up / down, rounded up]."""
     module: Any = MODULES[handle]
-    network = module.native_part.native(module)
+    network = module.native_part.native(module, x.device)
     if network is None:
         return _own(module.original_forward(x.detach()))
+    if isinstance(network, DeviceNetwork):
+        return network(x.detach())
     return torch.from_numpy(network(x.detach().contiguous().numpy(), module.native_part.threads))
 
 
@@ -127,14 +133,16 @@ def _(x: Tensor, handle: int, channels: int, up: int, down: int) -> Tensor:
     return x.new_empty(x.shape[0], channels, (x.shape[2] * up + down - 1) // down)
 
 
-@torch.library.custom_op("encodec_fast::search_codebooks", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("encodec_fast::search_codebooks", mutates_args=(), device_types=_DEVICES)
 def search_codebooks(x: Tensor, handle: int, n_q: int) -> Tensor:
     """Latents [batch, dimension, frames] to codes int64 [n_q, batch, frames] of quantiser
     `handle`."""
     module: Any = MODULES[handle]
-    codebooks = module.native_part.native(module)
+    codebooks = module.native_part.native(module, x.device)
     if codebooks is None:
         return _own(module.original_encode(x.detach(), n_q))
+    if isinstance(codebooks, DeviceCodebooks):
+        return codebooks.encode(x.detach(), n_q)
     rows = x.detach().transpose(1, 2).contiguous().numpy().reshape(-1, x.shape[1])
     codes = codebooks.encode(rows, n_q).astype(np.int64)
     return torch.from_numpy(codes).reshape(n_q, x.shape[0], x.shape[2])
@@ -145,14 +153,16 @@ def _(x: Tensor, handle: int, n_q: int) -> Tensor:
     return x.new_empty(n_q, x.shape[0], x.shape[2], dtype=torch.int64)
 
 
-@torch.library.custom_op("encodec_fast::look_up_codes", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("encodec_fast::look_up_codes", mutates_args=(), device_types=_DEVICES)
 def look_up_codes(codes: Tensor, handle: int, dimension: int) -> Tensor:
     """Codes int64 [n_q, batch, frames] to latents [batch, dimension, frames] of quantiser
     `handle`."""
     module: Any = MODULES[handle]
-    codebooks = module.native_part.native(module)
+    codebooks = module.native_part.native(module, codes.device)
     if codebooks is None:
         return _own(module.original_decode(codes))
+    if isinstance(codebooks, DeviceCodebooks):
+        return codebooks.decode(codes)
     _, batch, frames = codes.shape
     flat = codes.reshape(len(codes), -1).numpy()
     try:
