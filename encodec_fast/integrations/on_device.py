@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -93,9 +94,9 @@ class DeviceNetwork(OnDevice):
         with current_stream(self.device) as stream:
             for first in range(0, batch, self._lanes):
                 count = min(self._lanes, batch - first)
-                places = _at(signals, first), _at(out, first)
                 ends = self._ends(rows, count)
-                self._with_room(lambda p=places, n=count, e=ends: self._run(*p, n, rows, e, stream))
+                places = _at(signals, first), _at(out, first)
+                self._with_room(partial(self._run, *places, count, rows, ends, stream))
         return out
 
     def _run(

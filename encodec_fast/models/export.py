@@ -43,13 +43,14 @@ def conv_weight(conv: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
     if norms:
         names = [norms[0].name + part for part in ("_g", "_v")]
         parts: Any = SimpleNamespace(**{name: getattr(conv, name).detach().cpu() for name in names})
-        return norms[0].compute_weight(parts)
+        weight: Tensor = norms[0].compute_weight(parts)
+        return weight
     on_cpu = next(conv.parameters()).device.type == "cpu"
     if is_parametrized(conv, "weight") and not on_cpu:
         parametrized: Any = conv.parametrizations
         tensors = itertools.chain(conv.parameters(), conv.buffers())
         on_cpu_now = {id(tensor): tensor.detach().cpu() for tensor in tensors}
-        weight: Tensor = copy.deepcopy(parametrized.weight, on_cpu_now)()
+        weight = copy.deepcopy(parametrized.weight, on_cpu_now)()
         return weight
     return conv.weight
 

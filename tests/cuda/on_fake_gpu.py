@@ -1,5 +1,5 @@
-"""Tensors that say they are on a GPU, for accelerated models on the emulated device, whose memory is
-the host's: PyTorch without CUDA hands every operation on them to the tensor within.
+"""Tensors that say they are on a GPU, for accelerated models on the emulated device, whose memory
+is the host's: PyTorch without CUDA hands every operation on them to the tensor within.
 
 They have no gradients: PyTorch asks CUDA about those.
 """
