@@ -41,6 +41,9 @@ class FakeGpuTensor(Tensor):
         made.inner = inner
         return made
 
+    def __del__(self, finish: Any = finish) -> None:
+        finish()  # PyTorch, too, gives no memory away that its stream still uses
+
     def data_ptr(self) -> int:
         return self.inner.data_ptr()
 
