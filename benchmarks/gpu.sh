@@ -52,6 +52,8 @@ check "elements: the CPU's bits" 60 bash -c 'on_device elements --stride 97'
 check "codebooks: the CPU's bits" 60 bash -c 'on_device codebooks'
 check "random models: the CPU's bits" 90 bash -c 'on_device agreement --models 3'
 check "wide models, 70 streams: the CPU's bits" 90 bash -c 'on_device agreement --wide --lanes 70'
+check "PyTorch's tensors, accelerated models, tokenize: the CPU's bits" 90 "$python" -m pytest -q -rs \
+  -p no:cacheprovider "$root/tests/cuda/test_gpu.py" -k "signals or accelerated or tokenize"
 check "bundled models, recordings" 90 "$python" -m pytest -q -rs -p no:cacheprovider \
   "$root/tests/cuda/test_gpu.py" -k recordings
 
@@ -66,6 +68,7 @@ else
   echo "compute-sanitizer is not here: skipped"
 fi
 
+check "figures of tokenize" 60 "$python" "$root/benchmarks/bench_gpu_tokenize.py" "$@"
 if "$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
   check "figures" 240 "$python" "$root/benchmarks/bench_gpu.py" "$@"
 else

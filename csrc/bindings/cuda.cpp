@@ -99,7 +99,8 @@ void bind_weights(nb::module_& m) {
             cuda::rvq_encode(self, {latents, rows, n_q, codes, stream});
           },
           "latents"_a, "rows"_a, "n_q"_a, "codes"_a, "stream"_a,
-          "float32 [rows, dimension] to uint16 [n_q, rows], by addresses on the device, in the order of "
+          "float32 [rows, dimension] to uint16 [n_q, rows], by addresses on the device, in the "
+          "order of "
           "the stream.")
       .def(
           "decode",

@@ -57,9 +57,8 @@ __global__ void __launch_bounds__(kThreads) take_lanes(Signals s, float* rows, i
   const int64_t lane = blockIdx.x / blocks;
   const float* planar = s.planar + lane * s.channels * s.length;
   float* to = rows + lane * s.channels * s.count;
-  for_each(s.count * s.channels, blocks, [&](int64_t i) {
-    to[i] = planar[i % s.channels * s.length + i / s.channels];
-  });
+  for_each(s.count * s.channels, blocks,
+           [&](int64_t i) { to[i] = planar[i % s.channels * s.length + i / s.channels]; });
 }
 
 __global__ void __launch_bounds__(kThreads)

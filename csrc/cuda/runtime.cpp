@@ -70,8 +70,8 @@ bool is_memory_of(uintptr_t address, int device) {
     return false;
   }
   check(error, "asking for a pointer");
-  return attributes.device == device && (attributes.type == cudaMemoryTypeDevice ||
-                                         attributes.type == cudaMemoryTypeManaged);
+  return attributes.device == device &&
+         (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged);
 }
 
 }  // namespace

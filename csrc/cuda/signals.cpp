@@ -15,8 +15,8 @@ void check_ends(const std::vector<int64_t>& ends, int64_t rows) {
     require(end > before, "ends: expected rising ends of blocks");
     before = end;
   }
-  require(before == rows, "ends: expected the last one to be " + std::to_string(rows) +
-                              ", found " + std::to_string(before));
+  require(before == rows, "ends: expected the last one to be " + std::to_string(rows) + ", found " +
+                              std::to_string(before));
 }
 
 // Its recording would hold what this call alone computes, and nothing of later ones.
