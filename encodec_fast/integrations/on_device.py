@@ -132,29 +132,26 @@ class DeviceCodebooks(OnDevice):
             )
 
     def encode(self, latents: Tensor, n_q: int) -> Tensor:
-        """float32 [batch, dimension, frames] to codes int64 [n_q, batch, frames]. Raises ValueError
-        for another tensor or n_q, OSError where the GPU fails."""
-        shape = (None, self._dimension, None)
-        check_tensor("latents", latents, str(self.device), torch.float32, shape, strided=True)
-        rows = latents.transpose(1, 2).contiguous()
-        batch, frames, _ = rows.shape
+        """Contiguous float32 [rows, dimension] to codes int64 [n_q, rows]. Raises ValueError for
+        another tensor or n_q, OSError where the GPU fails."""
+        shape = (None, self._dimension)
+        check_tensor("latents", latents, str(self.device), torch.float32, shape)
+        rows = latents.shape[0]
         # int16: PyTorch converts few types to and from uint16.
-        codes = rows.new_empty((max(n_q, 0), batch, frames), dtype=torch.int16)
+        codes = latents.new_empty((max(n_q, 0), rows), dtype=torch.int16)
         with current_stream(self.device) as stream:
-            places = rows.data_ptr(), batch * frames, n_q, codes.data_ptr()
+            places = latents.data_ptr(), rows, n_q, codes.data_ptr()
             self._with_room(lambda: self._books.encode(*places, stream))
         return codes.to(torch.int64).bitwise_and_(0xFFFF)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The inverse: int64 [n_q, batch, frames] to float32 [batch, dimension, frames]. Waits, to
-        raise ValueError for codes that are out of range (in PyTorch they would end the process's
-        use of the GPU); other errors as `encode`."""
-        shape = (None, None, None)
-        check_tensor("codes", codes, str(self.device), torch.int64, shape, strided=True)
-        n_q, batch, frames = codes.shape
+        """The inverse: int64 [n_q, rows] to float32 [rows, dimension]. Waits, to raise ValueError
+        for codes that are out of range; other errors as `encode`."""
+        check_tensor("codes", codes, str(self.device), torch.int64, (None, None), strided=True)
+        n_q, rows = codes.shape
         small = codes.clamp(-1, 0xFFFF).to(torch.int16).contiguous()
-        latents = codes.new_empty((batch, frames, self._dimension), dtype=torch.float32)
+        latents = codes.new_empty((rows, self._dimension), dtype=torch.float32)
         with current_stream(self.device) as stream:
-            places = small.data_ptr(), batch * frames, n_q, latents.data_ptr()
+            places = small.data_ptr(), rows, n_q, latents.data_ptr()
             self._with_room(lambda: self._books.decode(*places, stream))
-        return latents.transpose(1, 2).contiguous()
+        return latents

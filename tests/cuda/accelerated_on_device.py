@@ -196,19 +196,49 @@ def check_refusals() -> None:
     assert torch.equal(gpu.quantizer.decode(on_gpu(good)).cpu(), expected)
     network = gpu.encoder.native_part.native(gpu.encoder, GPU)
     books = gpu.quantizer.native_part.native(gpu.quantizer, GPU)
-    x, latents = torch.zeros(1, 1, 900), torch.zeros(1, 32, 5)
+    x, latents = torch.zeros(1, 1, 900), torch.zeros(5, 32)
     calls: list[tuple[Callable[[], Any], str]] = [
         (lambda: network(x), "signals: expected a tensor on cuda:0, found cpu"),
         (lambda: network(on_gpu(x.double())), "signals: expected torch.float32, found torch.fl"),
         (lambda: network(on_gpu(x[0])), "signals: expected shape [any, 1, any], found [1, 900]"),
         (lambda: network(on_gpu(x[..., :0])), "rows: expected 1.."),
         (lambda: books.encode(latents, 1), "latents: expected a tensor on cuda:0, found cpu"),
-        (lambda: books.encode(on_gpu(latents[:, 1:].contiguous()), 1), "expected shape [any, 32,"),
+        (lambda: books.encode(on_gpu(latents[:, 1:].contiguous()), 1), "expected shape [any, 32]"),
+        (lambda: books.encode(on_gpu(torch.zeros(32, 5).t()), 1), "expected a contiguous tensor"),
         (lambda: books.encode(on_gpu(latents), 99), "n_q: expected 1..4, found 99"),
         (lambda: books.encode(on_gpu(latents), -1), "n_q: expected 1..4, found -1"),
         (lambda: books.decode(on_gpu(latents)), "codes: expected torch.int64, found torch.float"),
     ]
     for call, message in calls:
+        try:
+            call()
+        except ValueError as error:
+            assert message in str(error), f"{error}: expected {message}"
+        else:
+            raise AssertionError(f"no error: {message}")
+
+
+def check_operators() -> None:
+    """Those for anyone's quantiser; codebooks that change are noticed."""
+    rvq_encode, rvq_decode = torch.ops.encodec_fast.rvq_encode, torch.ops.encodec_fast.rvq_decode
+    generator = torch.Generator().manual_seed(0)
+    books = torch.randn(4, 64, 16, generator=generator)
+    latents = torch.randn(3, 50, 16, generator=generator)
+    there = on_gpu(books.clone())
+    for _ in range(2):
+        codes = rvq_encode(on_gpu(latents), there)
+        assert codes.device == GPU and torch.equal(codes.cpu(), rvq_encode(latents, books))
+        back = rvq_decode(codes[:3].to(torch.int16), there)
+        assert torch.equal(back.cpu(), rvq_decode(codes[:3].cpu(), books))
+        books[1] *= 2
+        there.data.mul_(on_gpu(torch.tensor([1.0, 2.0, 1.0, 1.0])[:, None, None]))
+    assert torch.equal(rvq_encode(on_gpu(latents[:0]), there).cpu(), rvq_encode(latents[:0], books))
+    for call, message in (
+        (lambda: rvq_encode(latents, there), "codebooks: expected them on cpu, found cuda:0"),
+        (lambda: rvq_encode(on_gpu(latents), books), "codebooks: expected them on cuda:0, found"),
+        (lambda: rvq_decode(on_gpu(codes.cpu() + 64), there), "codes: expected values below 64"),
+        (lambda: rvq_encode(on_gpu(latents), on_gpu(books / 0)), "expected finite entries"),
+    ):
         try:
             call()
         except ValueError as error:
@@ -230,6 +260,7 @@ def main() -> None:
         if options.only != "equality":
             check_dispatch()
             check_refusals()
+            check_operators()
     print("equal")
 
 

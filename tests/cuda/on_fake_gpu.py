@@ -22,6 +22,8 @@ GPU = torch.device("cuda:0")
 # PyTorch's operations are done in the order of the default stream, as on a GPU.
 finish = ctypes.CDLL(_cuda.__file__).ef_emulated_finish
 OPERATORS = {
+    "rvq_encode": operators.rvq_encode,
+    "rvq_decode": operators.rvq_decode,
     "run_network": operators.run_network,
     "search_codebooks": operators.search_codebooks,
     "look_up_codes": operators.look_up_codes,
