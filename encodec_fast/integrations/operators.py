@@ -116,9 +116,9 @@ def _pack(codebooks: Tensor) -> _Codebooks:
             return found[1]
     if not bool(torch.isfinite(entries).all()):
         raise ValueError("codebooks: expected finite entries, found NaN or infinity")
-    packed: _Codebooks = _native.Codebooks(entries.cpu().numpy())
-    if entries.device.type == "cuda":
-        packed = DeviceCodebooks(packed, entries.device)
+    native = _native.Codebooks(entries.cpu().numpy())
+    on_cpu = entries.device.type == "cpu"
+    packed: _Codebooks = native if on_cpu else DeviceCodebooks(native, entries.device)
     with _packed_lock:
         _packed[key] = entries.clone(), packed
         _packed.move_to_end(key)
