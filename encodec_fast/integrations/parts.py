@@ -76,8 +76,8 @@ class Part(ABC, Generic[Native]):
     def native(self, module: nn.Module, device: torch.device) -> Native | None:
         """What stands in for `module` as it is now, for input on `device`; None where nothing can,
         with one warning, and where its weights are elsewhere, which PyTorch refuses."""
-        if device.type == "cuda" and on_device.is_capturing(device):
-            self.warn(module, "a CUDA graph is being captured")
+        if _is_capturing(device):  # in a compiled caller: others were asked before
+            self.warn(module, _CAPTURED)
             return None
         read = self._current(module)
         native: Native | None = read.native
@@ -150,6 +150,8 @@ class Part(ABC, Generic[Native]):
             reason = "autocast is on"
         elif torch._C._get_tracing_state() is not None or _is_exporting():
             reason = "it is being traced"  # the number of a part means nothing elsewhere
+        elif not torch.compiler.is_compiling() and _is_capturing(x.device):
+            reason = _CAPTURED
         elif not torch.compiler.is_compiling() and _is_transformed():
             reason = "a transform of torch.func or forward-mode differentiation is at work"
         elif not torch.compiler.is_compiling() and _has_global_hooks():
@@ -179,6 +181,8 @@ class Part(ABC, Generic[Native]):
 
 
 _DEVICES = ("cpu", "cuda")
+# Weights may have to be read, for which the host waits.
+_CAPTURED = "a CUDA graph is being captured"
 
 
 def _is_exporting() -> bool:
@@ -189,6 +193,10 @@ def _is_exporting() -> bool:
 def _has_global_hooks() -> bool:
     every = nn.modules.module
     return bool(every._global_forward_hooks or every._global_forward_pre_hooks)
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and on_device.is_capturing(device)
 
 
 def _is_transformed() -> bool:

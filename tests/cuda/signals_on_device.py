@@ -66,6 +66,7 @@ def check_refusals(graph: _native.Graph) -> None:
         (lambda: device.run(place, out_place, 0, rows, ends, 0), "batch: expected 1..5, found 0"),
         (lambda: device.run(place, out_place, 6, rows, ends, 0), "batch: expected 1..5, found 6"),
         (lambda: device.run(place, out_place, 1, 0, [0], 0), "rows: expected 1..68719476736"),
+        (lambda: device.run(place, out_place, 2, 1 << 36, [1 << 36], 0), "rows: expected 1..34359"),
         (lambda: device.run(place, out_place, 1, rows, [], 0), f"to be {rows}, found 0"),
         (lambda: device.run(place, out_place, 1, rows, [rows + 1], 0), f"to be {rows}, found"),
         (lambda: device.run(place, out_place, 1, rows, [rows, rows], 0), "ends: expected rising"),

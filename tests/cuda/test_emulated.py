@@ -85,6 +85,15 @@ def test_tokenize(folder: Path, kind: str) -> None:
     assert "equal" in done.stdout
 
 
+def test_tokenize_on_a_cluster(folder: Path) -> None:
+    """A worker asks for a GPU, and has it."""
+    pytest.importorskip("soundfile")
+    pytest.importorskip("ray.data", reason="engine ray needs the extra ray")
+    done = run(folder, str(HERE / "tokenize_on_device.py"), "--items", "8", "--ray")
+    assert done.returncode == 0, done.stderr
+    assert "equal" in done.stdout
+
+
 def test_elements(folder: Path) -> None:
     """ELU, sigmoid and tanh of numbers of every kind."""
     done = run(folder, str(HERE / "elements_on_device.py"))

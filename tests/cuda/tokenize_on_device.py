@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -38,22 +39,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", default="reflect")
     parser.add_argument("--items", type=int, default=40)
+    parser.add_argument("--ray", action="store_true", help="a cluster of one worker")
     options = parser.parse_args()
+    if options.ray:
+        import ray
+
+        ray.init(num_cpus=1, num_gpus=1, log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = tiny_program(folder, options.kind, 2)
         write_recordings(folder / "audio", options.items)
         made = []
         for device in ("cpu", "cuda"):
+            how: dict[str, Any] = {"threads": 3, "device": device}
+            if options.ray and device == "cuda":
+                how.update(threads=1, engine="ray")
             out = folder / device
-            report = ef.tokenize(
-                folder / "audio", out, model, None, "npy", threads=3, device=device
-            )
+            report = ef.tokenize(folder / "audio", out, model, None, "npy", shard_size=7, **how)
             assert report.items >= options.items - 2 and len(report.failures) >= 1
             made.append(files_in(out))
         assert made[0] == made[1]
         # The folder of a run on one device is one of the same run on another.
-        report = ef.tokenize(folder / "audio", folder / "cpu", model, None, "npy", device="cuda")
+        how = {"shard_size": 7, "device": "cuda"}
+        report = ef.tokenize(folder / "audio", folder / "cpu", model, None, "npy", **how)
         assert report.resumed == report.items
     print("equal")
 
