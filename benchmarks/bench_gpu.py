@@ -3,13 +3,14 @@
     python benchmarks/bench_gpu.py [--quick] [--json]
 
 Vector quantisation of latents that are on the card; encoding of batches of 10 s at 24 kHz, samples
-in host memory to codes there, against transformers' EncodecModel (eager and compiled, each with and
-without TF32); live streams at 48 kHz, a frame per step. Beside each figure is its floor: the
-floating-point operations over the card's float32 peak or the bytes over its bandwidth, whichever
-takes longer. The peak is that of cuBLAS without TF32, measured in this run. Needs PyTorch with
-CUDA; rows whose peer is missing say so. Each table is printed as soon as it is there, and peers
-that the time does not suffice for are left out: a compiler can take longer than all else together.
-benchmarks/gpu.sh runs it after the tests.
+in host memory to codes there, by `encode_many` and by transformers' EncodecModel after
+`accelerate`, against that model as it was (eager and compiled, each with and without TF32); live
+streams at 48 kHz, a frame per step. Beside each figure is its floor: the floating-point operations
+over the card's float32 peak or the bytes over its bandwidth, whichever takes longer. The peak is
+that of cuBLAS without TF32, measured in this run. Needs PyTorch with CUDA; rows whose peer is
+missing say so. Each table is printed as soon as it is there, and peers that the time does not
+suffice for are left out: a compiler can take longer than all else together. benchmarks/gpu.sh runs
+it after the tests.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import torch
 from report import machine, parser, publish
 from timing import p99
 
+import encodec_fast as ef
 from encodec_fast import _native
 from encodec_fast.codec import Codec
 from encodec_fast.device import DeviceWeights
@@ -198,6 +200,18 @@ def peers(model: EncodecModel) -> dict[str, tuple[Any, bool]]:
     }
 
 
+def accelerated(model: EncodecModel, cpu: Codec, wav: Any) -> tuple[Any, str]:
+    """transformers' model on the card after `accelerate`, and whether its codes are the CPU's."""
+    ours = transformers_model(model)
+    if ours is None:
+        return None, ""
+    ef.accelerate(ours, quiet=True)
+    with torch.no_grad():
+        found = ours.encode(torch.from_numpy(wav)[None].cuda(), bandwidth=6.0).audio_codes
+    same = np.array_equal(found[0, 0].cpu().numpy(), cpu.encode(wav, 6.0).codes[0])
+    return ours, "all" if same else "NO"
+
+
 def run_peer(call: Any, on: bool, batch: int) -> tuple[str, str]:
     """Hours of audio per second and MB of memory of a peer, or why there are none."""
     if time.monotonic() - BEGUN > PATIENCE:
@@ -244,6 +258,8 @@ def batches(card: tuple[float, float], sizes: list[int]) -> list[Row]:
         cpu = Codec.load(Path(folder) / "program.safetensors")
         codec = Codec.load(Path(folder) / "program.safetensors", device="cuda")
     least = card[0] / encoder_flops(codec, model) / 3600
+    first = (0.1 * np.random.default_rng(0).standard_normal((1, SECONDS * RATE))).astype(np.float32)
+    ours, same = accelerated(model, cpu, first)
     rows = []
     for batch in sizes:
         wavs = [np.random.default_rng(i).standard_normal((1, SECONDS * RATE)) for i in range(batch)]
@@ -260,6 +276,9 @@ def batches(card: tuple[float, float], sizes: list[int]) -> list[Row]:
             "MB": f"{memory[0] / 1e6:.0f}",
             "codes as on the CPU": "all" if exact else "NO",
         }
+        if ours is not None:
+            row["accelerated, h/s"], row["accelerated, MB"] = run_peer(ours.encode, False, batch)
+            row["accelerated: codes as on the CPU"] = same
         print(f"batch {batch}: {rate:.3f} h/s", file=sys.stderr, flush=True)
         rows.append(row)
     others = peers(model)

@@ -94,12 +94,15 @@ fi
 check "wide models, 70 streams: the CPU's bits" 90 "$python" "$tests/agreement_on_device.py" \
   --wide --lanes 70
 if imports pytest; then
+  check "PyTorch's tensors, accelerated models, tokenize: the CPU's bits" 90 "$python" -m pytest -q \
+    -rs -p no:cacheprovider "$tests/test_gpu.py" -k "signals or accelerated or tokenize"
   check "bundled models, recordings" 90 "$python" -m pytest -q -rs -p no:cacheprovider \
     "$tests/test_gpu.py" -k recordings
 else
   skip "the bundled models: there is no pytest"
 fi
 
+check "figures of tokenize" 60 "$python" "$root/benchmarks/bench_gpu_tokenize.py" "$@"
 if "$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
   check "figures" 240 "$python" "$root/benchmarks/bench_gpu.py" "$@"
 else

@@ -12,16 +12,25 @@ from typing import IO, Any
 
 import encodec_fast
 from encodec_fast import ecdc, files, info
-from encodec_fast.chunk_header import ENTROPIES
 from encodec_fast.cli_evaluation import add_evaluate
 from encodec_fast.cli_models import add_models
+from encodec_fast.cli_options import (
+    DEFAULT_BANDWIDTH,
+    DEFAULT_MODEL,
+    add_audio_out,
+    add_coding,
+    add_device,
+    add_entropy,
+    add_files,
+    add_lm_checkpoint,
+    add_strict,
+    add_threads,
+)
 from encodec_fast.cli_tokenize import add_tokenize
 from encodec_fast.cli_training import add_train
 from encodec_fast.codec import Codec
 from encodec_fast.console import add_command, beside, one_line, progress_bar, run, warn_clipping
 
-DEFAULT_MODEL = "nano_24khz"
-DEFAULT_BANDWIDTH = 6.0
 _AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
@@ -38,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = add_command(commands, "compress", _compress, "audio file to .ecdc file")
-    _add_files(command, "audio file (- for stdin)", "default: IN with the ending .ecdc")
-    _add_coding(command)
-    _add_entropy(command)
+    add_files(command, "audio file (- for stdin)", "default: IN with the ending .ecdc")
+    add_coding(command)
+    add_entropy(command)
     command.add_argument(
         "--container",
         type=int,
@@ -48,11 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help="version of the file; 0: the reference's, without checksums (default: 1)",
     )
-    _add_lm_checkpoint(command)
-    _add_threads(command)
+    add_lm_checkpoint(command)
+    add_threads(command)
+    add_device(command)
 
     command = add_command(commands, "decompress", _decompress, ".ecdc file to audio file")
-    _add_files(command, ".ecdc file (- for stdin)", ".wav or .flac; default: IN_decompressed.wav")
+    add_files(command, ".ecdc file (- for stdin)", ".wav or .flac; default: IN_decompressed.wav")
     command.add_argument("-m", "--model", help="name or program file; default: as IN says")
     command.add_argument(
         "--start", metavar="S", type=float, default=0.0, help="decode from there, in seconds"
@@ -63,18 +73,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --start: decode all before it, too, for the very samples of the whole file",
     )
-    _add_strict(command)
-    _add_lm_checkpoint(command)
-    _add_threads(command)
-    _add_audio_out(command)
+    add_strict(command)
+    add_lm_checkpoint(command)
+    add_threads(command)
+    add_device(command)
+    add_audio_out(command)
 
     command = add_command(
         commands, "roundtrip", _roundtrip, "compress and decompress, to hear the loss"
     )
-    _add_files(command, "audio file (- for stdin)", ".wav or .flac; default: IN_roundtrip.wav")
-    _add_coding(command)
-    _add_threads(command)
-    _add_audio_out(command)
+    add_files(command, "audio file (- for stdin)", ".wav or .flac; default: IN_roundtrip.wav")
+    add_coding(command)
+    add_threads(command)
+    add_device(command)
+    add_audio_out(command)
 
     command = add_command(commands, "info", _info, "describe an .ecdc file")
     command.add_argument("input", metavar="FILE", help=".ecdc file (- for stdin)")
@@ -84,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_stream(commands)
 
     command = add_command(commands, "bench", _bench, "measure the speed of a model on this machine")
-    _add_coding(command)
-    _add_threads(command)
+    add_coding(command)
+    add_threads(command)
     command.add_argument(
         "--seconds", metavar="S", type=float, default=10.0, help="length of audio; default: 10"
     )
@@ -100,54 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_files(command: argparse.ArgumentParser, source: str, target: str) -> None:
-    command.add_argument("input", metavar="IN", help=source)
-    command.add_argument("output", metavar="OUT", nargs="?", help=f"{target} (- for stdout)")
-    command.add_argument("-f", "--force", action="store_true", help="overwrite OUT")
-
-
-def _add_coding(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "-m",
-        "--model",
-        default=DEFAULT_MODEL,
-        help=f"name or program file; default: {DEFAULT_MODEL}",
-    )
-    command.add_argument(
-        "-b",
-        "--bandwidth",
-        metavar="KBPS",
-        type=float,
-        default=DEFAULT_BANDWIDTH,
-        help=f"one that the model supports; default: {DEFAULT_BANDWIDTH:g}",
-    )
-
-
-def _add_entropy(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--entropy",
-        choices=ENTROPIES,
-        default="none",
-        help="none: packed bits; static: a table per codebook; lm: a language model, smallest "
-        "(default: none)",
-    )
-
-
-def _add_lm_checkpoint(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--lm-checkpoint",
-        metavar="LM",
-        help="for the reference's container with a language model: Meta's file or its name "
-        "(needs encodec-fast[torch])",
-    )
-
-
-def _add_strict(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--strict", action="store_true", help="refuse a damaged file instead of saving its rest"
-    )
-
-
 def _add_stream(commands: Any) -> None:
     help = "live pipes: raw PCM on stdin to an .ecdc file on stdout, and the reverse"
     actions = commands.add_parser("stream", help=help, description=help).add_subparsers(
@@ -156,8 +120,8 @@ def _add_stream(commands: Any) -> None:
     action = add_command(
         actions, "encode", _stream_encode, "raw PCM on stdin, .ecdc chunks on stdout"
     )
-    _add_coding(action)
-    _add_entropy(action)
+    add_coding(action)
+    add_entropy(action)
     _add_format(action)
     action.add_argument("--rate", metavar="HZ", type=int, help="of the PCM; default: the model's")
     action.add_argument("--channels", metavar="N", type=int, help="default: the model's")
@@ -176,24 +140,13 @@ def _add_stream(commands: Any) -> None:
     )
     action.add_argument("-m", "--model", help="name or program file; default: as the file says")
     _add_format(action)
-    _add_strict(action)
+    add_strict(action)
 
 
 def _add_format(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--format", choices=("s16le", "f32le"), default="s16le", help="PCM; default: s16le"
     )
-
-
-def _add_threads(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "-t", "--threads", type=int, default=1, help="for models that work by segments; default: 1"
-    )
-
-
-def _add_audio_out(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-r", "--rescale", action="store_true", help="scale loud output down")
-    command.add_argument("--float", action="store_true", help="32-bit float .wav, not clipped")
 
 
 def _compress(args: argparse.Namespace) -> None:
@@ -205,7 +158,12 @@ def _compress(args: argparse.Namespace) -> None:
         )
     with progress_bar() as progress:
         files.compress_file(
-            Codec.load(args.model, threads=args.threads, lm_checkpoint=args.lm_checkpoint),
+            Codec.load(
+                args.model,
+                threads=args.threads,
+                lm_checkpoint=args.lm_checkpoint,
+                device=args.device,
+            ),
             _source(args),
             target,
             bandwidth=args.bandwidth,
@@ -231,6 +189,7 @@ def _decompress(args: argparse.Namespace) -> None:
             rescale=args.rescale,
             overwrite=args.force,
             threads=args.threads,
+            device=args.device,
             progress=progress,
         )
     warn_clipping(written, args.rescale or args.float)
@@ -239,7 +198,7 @@ def _decompress(args: argparse.Namespace) -> None:
 def _roundtrip(args: argparse.Namespace) -> None:
     with progress_bar() as progress:
         written = files.roundtrip_file(
-            Codec.load(args.model, threads=args.threads),
+            Codec.load(args.model, threads=args.threads, device=args.device),
             _source(args),
             _target(args, "_roundtrip.wav"),
             bandwidth=args.bandwidth,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from encodec_fast.cli_options import add_device
 from encodec_fast.console import add_command, one_line, say
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def add_tokenize(commands: Any, model: str, bandwidth: float) -> None:
     )
     command.add_argument("--retry-failed", action="store_true", help="try failures again")
     command.add_argument("--engine", choices=("local", "ray"), default="local")
+    add_device(command)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -93,6 +95,7 @@ def _tokenize(args: argparse.Namespace) -> int:
             audio_column=args.audio_column,
             retry_failed=args.retry_failed,
             engine=args.engine,
+            device=args.device,
             progress=progress,
         )
     done = report.items - report.resumed

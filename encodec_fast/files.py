@@ -89,19 +89,19 @@ def decompress_file(
     rescale: bool = False,
     overwrite: bool = False,
     threads: int = 1,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Written:
     """Decompresses an `.ecdc` file to a `.wav` or `.flac` file, or to a binary stream as a WAV.
 
     model: a codec, a model's name or a program file; None takes the model that the file names.
     start, duration: the range to decode, in seconds; exact: as in the decode of the whole file,
-    whatever it costs. lm_checkpoint: see Codec.load, where `model` is no codec. encoding, rescale:
-    see `AudioWriter`. The target appears complete or not at
-    all. A damaged version 1 file is decoded as far as it survives, with silence for what is lost,
-    a DamageWarning and `lost` in the result; `strict` refuses it. Raises ValueError for a file that
-    is damaged (version 0, `strict`, or nothing survives), foreign or from an unknown model and for
-    a target that is the source, EOFError for a truncated one; OSError for files that cannot be read
-    or written.
+    whatever it costs. lm_checkpoint, device: see Codec.load, where `model` is no codec. encoding,
+    rescale: see `AudioWriter`. The target appears complete or not at all. A damaged version 1 file
+    is decoded as far as it survives, with silence for what is lost, a DamageWarning and `lost` in
+    the result; `strict` refuses it. Raises ValueError for a file that is damaged (version 0,
+    `strict`, or nothing survives), foreign or from an unknown model and for a target that is the
+    source, EOFError for a truncated one; OSError for files that cannot be read or written.
     """
     name = target_name(source, "source")
     _check_distinct(source, target)
@@ -112,7 +112,7 @@ def decompress_file(
         if isinstance(model, Codec):
             codec = model
         else:
-            codec = Codec.load(model, threads=threads, lm_checkpoint=lm_checkpoint)
+            codec = Codec.load(model, None, threads, lm_checkpoint, device)
         recording = codec.open_recording(stream, header, name)
         blocks = decoding.decoded(
             codec.program,

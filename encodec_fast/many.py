@@ -211,22 +211,32 @@ def _encode_segments(
 ) -> Iterator[Recording]:
     encode = SegmentEncoder(program, n_q)
     group: list[tuple[Recording, Block]] = []
-    while not stopped.is_set() and (recording := following()) is not None:
+    # One after the other; for a device, which takes more at once than one is read in the meantime,
+    # a segment of each of several in turn.
+    together = max(1, program.breadth // 2)
+    running: deque[Recording] = deque()
+    while not stopped.is_set():
+        while len(running) < together and (fresh := following()) is not None:
+            running.append(fresh)
+        if not running:
+            break
+        recording = running.popleft()
         block = recording.next()
-        while block is not None and not stopped.is_set():
+        if block is not None:
             try:
                 encode.scale(Segment(block.audio, "audio"))
             except ValueError as error:  # here, where it is known whose it is
                 recording.error = error
-                break
-            group.append((recording, block))
-            if len(group) == encode.lanes:
-                yield from _coded(encode, group)
-                group = []
-            block = None if block.last else recording.next()
-        if recording.error is not None:
+        if block is None or recording.error is not None:
             group = [one for one in group if one[0] is not recording]
             yield recording
+            continue
+        if not block.last:
+            running.append(recording)
+        group.append((recording, block))
+        if len(group) == encode.lanes:
+            yield from _coded(encode, group)
+            group = []
     if group and not stopped.is_set():
         yield from _coded(encode, group)
 

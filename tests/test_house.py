@@ -58,6 +58,7 @@ TIERS = {
     "__init__": 19,  # also asks `integrations` and `batch` for names on demand
     "bench": 20,
     "cli_models": 21,
+    "cli_options": 21,
     "evaluation": 21,
     "cli_evaluation": 22,
     "cli_tokenize": 22,

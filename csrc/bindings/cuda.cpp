@@ -9,6 +9,7 @@
 #include "bindings/blocks.h"
 #include "cuda/coder.h"
 #include "cuda/search.h"
+#include "cuda/signals.h"
 
 namespace encodec_fast {
 namespace {
@@ -98,7 +99,9 @@ void bind_weights(nb::module_& m) {
             cuda::rvq_encode(self, {latents, rows, n_q, codes, stream});
           },
           "latents"_a, "rows"_a, "n_q"_a, "codes"_a, "stream"_a,
-          "float32 [rows, dimension] to uint16 [n_q, rows], by addresses on the device; waits.")
+          "float32 [rows, dimension] to uint16 [n_q, rows], by addresses on the device, in the "
+          "order of "
+          "the stream.")
       .def(
           "decode",
           [](const DeviceBooks& self, uintptr_t codes, int64_t rows, int64_t n_q, uintptr_t latents,
@@ -111,6 +114,29 @@ void bind_weights(nb::module_& m) {
       .def_prop_ro("device", &DeviceBooks::device);
 }
 
+// A network and whether a thread is in it.
+struct SignalsInUse {
+  SignalsInUse(Graphs graph, int64_t lanes) : network(std::move(graph), lanes) {}
+  cuda::SignalNetwork network;
+  std::atomic<bool> busy{false};
+};
+
+void bind_signals(nb::module_& m) {
+  nb::class_<SignalsInUse>(m, "SignalNetwork", "A graph on whole signals on the device.")
+      .def(nb::init<Graphs, int64_t>(), "graph"_a, "lanes"_a)
+      .def(
+          "run",
+          [](SignalsInUse& self, uintptr_t in, uintptr_t out, int64_t batch, int64_t rows,
+             const std::vector<int64_t>& ends, uintptr_t stream) {
+            const Exclusive lock(self.busy);
+            const nb::gil_scoped_release release;
+            self.network.run({in, out, batch, rows, stream}, ends);
+          },
+          "signals"_a, "out"_a, "batch"_a, "rows"_a, "ends"_a, "stream"_a,
+          "float32 [batch, channels, rows] to [batch, out channels, rows * up / down, rounded up], "
+          "by addresses on the device, in blocks that end at `ends`, in the order of the stream.");
+}
+
 }  // namespace
 }  // namespace encodec_fast
 
@@ -119,7 +145,8 @@ NB_MODULE(_cuda, m) {
   using namespace encodec_fast;
   m.doc() = "The CUDA part of encodec_fast.";
   nb::module_::import_("encodec_fast._core");  // whose types this module takes
-  nb::exception<cuda::DeviceError>(m, "DeviceError", PyExc_OSError);
+  const auto error = nb::exception<cuda::DeviceError>(m, "DeviceError", PyExc_OSError);
+  nb::exception<cuda::OutOfMemory>(m, "OutOfMemoryError", error);
   m.def("device_count", cuda::device_count, "Devices; DeviceError says why there are none.");
   m.def(
       "device_info",
@@ -130,6 +157,7 @@ NB_MODULE(_cuda, m) {
       },
       "device"_a, "Name, compute capability (two numbers), multiprocessors, bytes of memory.");
   bind_weights(m);
+  bind_signals(m);
   bind_coder<cuda::Encoder>(m, "Encoder", "A batch of streams from audio to codes.")
       .def("run", encode, "audio"_a, "last"_a, "scales"_a, "n_q"_a);
   bind_coder<cuda::Decoder>(m, "Decoder", "A batch of streams from codes to audio.")

@@ -53,6 +53,26 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+__global__ void __launch_bounds__(kThreads) take_lanes(Signals s, float* rows, int64_t blocks) {
+  const int64_t lane = blockIdx.x / blocks;
+  const float* planar = s.planar + lane * s.channels * s.length;
+  float* to = rows + lane * s.channels * s.count;
+  for_each(s.count * s.channels, blocks,
+           [&](int64_t i) { to[i] = planar[i % s.channels * s.length + i / s.channels]; });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    give_lanes(Signals s, const float* rows, int64_t blocks) {
+  const int64_t lane = blockIdx.x / blocks;
+  float* planar = s.planar + lane * s.channels * s.length;
+  const float* from = rows + lane * s.channels * s.count;
+  for_each(s.count * s.channels, blocks, [&](int64_t i) {
+    const int64_t channel = i / s.count;
+    const int64_t row = i % s.count;
+    planar[channel * s.length + row] = from[row * s.channels + channel];
+  });
+}
+
 }  // namespace
 
 void require_code() {
@@ -93,6 +113,18 @@ void give_planar(const Planar* parts, int64_t part_count, int64_t longest, int64
   if (part_count == 0 || longest == 0) return;
   const unsigned blocks = blocks_for(longest * channels, kThreads);
   launch(give_parts, blocks * part_count, kThreads, 0, stream, parts, blocks, channels);
+}
+
+void take_signals(const Signals& s, float* rows, cudaStream_t stream) {
+  if (s.count == 0) return;
+  const int64_t blocks = blocks_for(s.count * s.channels, kThreads);
+  launch(take_lanes, blocks * s.lanes, kThreads, 0, stream, s, rows, blocks);
+}
+
+void give_signals(const Signals& s, const float* rows, cudaStream_t stream) {
+  if (s.count == 0) return;
+  const int64_t blocks = blocks_for(s.count * s.channels, kThreads);
+  launch(give_lanes, blocks * s.lanes, kThreads, 0, stream, s, rows, blocks);
 }
 
 }  // namespace encodec_fast::cuda

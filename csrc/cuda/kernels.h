@@ -63,6 +63,15 @@ void take_planar(const Planar* parts, int64_t part_count, int64_t longest, int64
 void give_planar(const Planar* parts, int64_t part_count, int64_t longest, int64_t channels,
                  cudaStream_t stream);
 
+// `count` values of each channel of some signals of one length: planar[lane][channel][i], whose
+// channels lie `length` values apart, to rows [lane][i][channel], and back.
+struct Signals {
+  float* planar;
+  int64_t length, lanes, channels, count;
+};
+void take_signals(const Signals& s, float* rows, cudaStream_t stream);
+void give_signals(const Signals& s, const float* rows, cudaStream_t stream);
+
 // One LSTM layer of one stream over a block.
 struct LstmPart {
   const float* gates;  // [rows][4 * hidden]: the chains over the input

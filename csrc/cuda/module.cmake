@@ -30,7 +30,7 @@ set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda
 set(cuda_sources
   csrc/bindings/cuda.cpp
   csrc/cuda/runtime.cpp csrc/cuda/weights.cpp csrc/cuda/tape.cpp csrc/cuda/executor.cpp csrc/cuda/executor_ops.cpp
-  csrc/cuda/staging.cpp csrc/cuda/coder.cpp csrc/cuda/search.cpp
+  csrc/cuda/staging.cpp csrc/cuda/coder.cpp csrc/cuda/search.cpp csrc/cuda/signals.cpp
   csrc/engine/matrix.cpp csrc/engine/program.cpp csrc/engine/shortlist.cpp csrc/engine/layout.cpp
   csrc/engine/block.cpp csrc/engine/geometry.cpp)
 # One thread is one lane: kernels/elementary.h over kernels/lane.h.
@@ -39,7 +39,7 @@ set(cuda_definitions EF_ISA=device EF_ONE_LANE)
 if(ENCODEC_FAST_CUDA STREQUAL "EMULATED")
   set_source_files_properties(${cuda_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-x;c++;-Wno-unknown-pragmas")
   nanobind_add_module(_cuda NB_STATIC NOMINSIZE ${cuda_sources} ${cuda_kernels}
-    tests/cuda/emulation/block.cpp tests/cuda/emulation/runtime.cpp)
+    tests/cuda/emulation/block.cpp tests/cuda/emulation/runtime.cpp tests/cuda/emulation/streams.cpp)
   target_include_directories(_cuda PRIVATE tests/cuda/emulation)
   set_source_files_properties(${cuda_kernels} PROPERTIES COMPILE_DEFINITIONS "${cuda_definitions}")
 else()

@@ -63,6 +63,37 @@ void use_device(int device) {
   check(cudaSetDevice(device), "choosing the device");
 }
 
+namespace {
+
+bool is_memory_of(uintptr_t address, int device) {
+  cudaPointerAttributes attributes = {};
+  const cudaError_t error =
+      cudaPointerGetAttributes(&attributes, reinterpret_cast<const void*>(address));
+  if (error == cudaErrorInvalidValue) {
+    cudaGetLastError();
+    return false;
+  }
+  check(error, "asking for a pointer");
+  return attributes.device == device &&
+         (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged);
+}
+
+}  // namespace
+
+void require_memory(const char* name, uintptr_t address, int64_t bytes, size_t alignment,
+                    int device) {
+  if (address == 0 || address % alignment != 0) {
+    throw std::invalid_argument(std::string(name) + ": expected an address aligned to " +
+                                std::to_string(alignment) + " bytes, found " +
+                                std::to_string(address));
+  }
+  const uintptr_t last = address + static_cast<uintptr_t>(bytes) - 1;
+  if (!is_memory_of(address, device) || !is_memory_of(last, device)) {
+    throw std::invalid_argument(std::string(name) + ": expected " + std::to_string(bytes) +
+                                " bytes of memory of cuda:" + std::to_string(device));
+  }
+}
+
 bool DeviceMemory::reserve(size_t bytes) {
   if (bytes <= size_) return false;
   release();  // first, so that both are never held
@@ -73,7 +104,7 @@ bool DeviceMemory::reserve(size_t bytes) {
     size_t free = 0;
     size_t total = 0;
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
-    throw DeviceError("cuda: out of memory: asked for " + std::to_string(bytes) + " bytes, " +
+    throw OutOfMemory("cuda: out of memory: asked for " + std::to_string(bytes) + " bytes, " +
                       std::to_string(free) + " of " + std::to_string(total) +
                       " are free; use fewer or shorter recordings at once");
   }
@@ -111,6 +142,7 @@ Queue::Queue(int device) : device_(device) {
 }
 
 Queue::~Queue() {
+  if (event_ != nullptr && cudaEventDestroy(event_) != cudaSuccess) cudaGetLastError();
   if (cudaStreamDestroy(stream_) != cudaSuccess) cudaGetLastError();
 }
 
@@ -131,5 +163,21 @@ void Queue::download(void* to, const void* from, size_t bytes) {
 }
 
 void Queue::finish() { check(cudaStreamSynchronize(stream_), "computing"); }
+
+void Queue::follow(cudaStream_t other) { order(other, stream_); }
+
+void Queue::lead(cudaStream_t other) { order(stream_, other); }
+
+// One event serves both: a wait is for what the event stood for when the wait was queued.
+void Queue::order(cudaStream_t first, cudaStream_t second) {
+  if (event_ == nullptr)
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event");
+  check(cudaEventRecord(event_, first), "recording an event");
+  check(cudaStreamWaitEvent(second, event_, 0), "waiting for an event");
+}
+
+void Queue::drain() noexcept {
+  if (cudaStreamSynchronize(stream_) != cudaSuccess) cudaGetLastError();
+}
 
 }  // namespace encodec_fast::cuda

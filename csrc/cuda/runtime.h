@@ -16,6 +16,12 @@ class DeviceError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Other memory may be given back, by whatever library, and the call made again.
+class OutOfMemory : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+};
+
 // Throws DeviceError for anything but success. `what` says what was being done.
 void check(cudaError_t error, const char* what);
 
@@ -34,6 +40,11 @@ DeviceInfo device_info(int device);
 // Makes `device` current for the calling thread. Throws DeviceError for one that there is not, and
 // for an error that an earlier call of anybody left behind on this thread.
 void use_device(int device);
+
+// Throws std::invalid_argument, naming the argument, unless `bytes` from `address` on, which is a
+// multiple of `alignment`, begin and end in memory of `device`.
+void require_memory(const char* name, uintptr_t address, int64_t bytes, size_t alignment,
+                    int device);
 
 // Memory on the current device. Growing keeps nothing.
 class DeviceMemory {
@@ -99,9 +110,20 @@ class Queue {
   // Waits; throws DeviceError if anything in the queue failed.
   void finish();
 
+  // What is queued from now on begins when `other`, a stream of the same device, has done what it
+  // was given so far; the host waits for nothing.
+  void follow(cudaStream_t other);
+  // The reverse: what `other` is given from now on waits for what is queued here.
+  void lead(cudaStream_t other);
+  // Waits, whatever comes of it.
+  void drain() noexcept;
+
  private:
+  void order(cudaStream_t first, cudaStream_t second);
+
   int device_;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t event_ = nullptr;
 };
 
 }  // namespace encodec_fast::cuda

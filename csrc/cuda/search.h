@@ -15,9 +15,10 @@ struct DeviceArrays {
   uintptr_t stream;  // what produces the input, and will take the result, runs there
 };
 
-// As kernels/rvq.h. Both wait for the result. They throw std::invalid_argument for sizes that are
-// out of range, for an address that is not of that device or not aligned, and, decoding, for a code
-// that is too large; DeviceError.
+// As kernels/rvq.h. Encoding waits for the result only where entries are so wide that it needs
+// memory of its own; decoding, because it says whether all codes were in range. They throw
+// std::invalid_argument for sizes that are out of range, for an address that is not of that device
+// or not aligned, and, decoding, for a code that is too large; DeviceError.
 void rvq_encode(const DeviceBooks& books, const DeviceArrays& arrays);
 void rvq_decode(const DeviceBooks& books, const DeviceArrays& arrays);
 

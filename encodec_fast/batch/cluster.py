@@ -39,8 +39,9 @@ def run_on_ray(
     makes; goes on where an earlier call was ended, by whatever.
 
     items: of all jobs, sorted by key; their places and `out`, a path or a URL for fsspec, must be
-    reached by all machines. codec: that of settings.model. settings.threads: of each worker, which
-    asks for as many CPUs. Uses the Ray that runs (ray.init, RAY_ADDRESS), else one on this machine.
+    reached by all machines. codec: that of settings.model, on the CPU. settings.threads: of each
+    worker, which asks for as many CPUs, and for a GPU where settings.device is "cuda". Uses the Ray
+    that runs (ray.init, RAY_ADDRESS), else one on this machine.
     Errors as `tokenize`.
     """
     started = time.monotonic()
@@ -92,8 +93,7 @@ def _coded_shards(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     _quieten(ray)
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    workers = max(1, min(cpus // settings.threads, len(shards)))
+    workers = min(_workers(ray.cluster_resources(), settings), len(shards))
     rows = [
         {"shard": shard, "items": pickle.dumps(items), "retry": retry_failed}
         for shard, items in enumerate(shards)
@@ -103,6 +103,7 @@ def _coded_shards(
         ShardCoder,
         fn_constructor_args=(settings, output.folder, output.state, program, str(Path.cwd())),
         num_cpus=settings.threads,
+        num_gpus=1 if settings.device == "cuda" else None,  # Ray shows a worker no other GPU
         compute=ray.data.ActorPoolStrategy(
             size=workers,
             # Or a shard would wait for a worker that is busy, or whose machine is gone.
@@ -113,6 +114,19 @@ def _coded_shards(
         yield from dataset.iter_rows()
     except ray.exceptions.RayError as error:
         raise OSError(f"ray: {' '.join(str(error).split())}") from error
+
+
+def _workers(resources: dict[str, float], settings: Settings) -> int:
+    """Workers that a cluster has room for. Raises OSError where they need GPUs and there are none,
+    for which Ray would wait."""
+    cpus = int(resources.get("CPU", 1))
+    most = max(1, cpus // settings.threads)
+    if settings.device == "cpu":
+        return most
+    gpus = int(resources.get("GPU", 0))
+    if gpus == 0:
+        raise OSError("device: no machine of the Ray cluster has a GPU (ray start --num-gpus)")
+    return min(most, gpus)
 
 
 def _load_ray() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +31,9 @@ class Failure:
 class _Reading(Recording):
     """An item on its lane."""
 
-    def __init__(self, program: Program, item: Item, lanes: int) -> None:
+    def __init__(self, program: Program, item: Item, chunks: Iterable[Float32], lanes: int) -> None:
         self.item = item
-        super().__init__(program, 0, _chunks(item, program.header), lanes)
+        super().__init__(program, 0, chunks, lanes)
 
 
 def code_items(
@@ -42,19 +42,22 @@ def code_items(
     items: Iterable[Item],
     lanes: int = RECORDING_LANES,
     stopped: threading.Event | None = None,
+    read: Callable[[Item], Iterable[Float32]] | None = None,
 ) -> Iterator[Tokens | Failure]:
     """The tokens of each item, or why there are none, in the order in which they end.
 
     n_q: codebooks; items: taken one by one as lanes get free, so that several threads may share an
     iterator that is safe for that; lanes: items under way at once, where the model streams. Audio
     is read as AudioReader does, of any rate and channel count; the codes are those of the whole
-    recording alone. Ends early when `stopped` is set.
+    recording alone. Ends early when `stopped` is set. read: gives an item's samples, where
+    something else than this thread reads it, as read_item does.
     """
     following = iter(items)
+    chunks_of = read or (lambda item: read_item(item, program.header))
 
     def reading() -> Recording | None:
         item = next(following, None)
-        return None if item is None else _Reading(program, item, lanes)
+        return None if item is None else _Reading(program, item, chunks_of(item), lanes)
 
     stopped = stopped or threading.Event()
     for recording in encode_streams(program, n_q, lanes, reading, stopped):
@@ -68,9 +71,10 @@ def longest_first(items: list[Item]) -> Iterator[Item]:
         yield from sorted(items[start : start + WINDOW], key=lambda item: -item.seconds)
 
 
-def _chunks(item: Item, header: Header) -> Iterator[Float32]:
-    """The samples of an item. Raises OSError or ValueError whatever is wrong with it: one item does
-    not end a run, nor does a library that a file brings to an error of its own."""
+def read_item(item: Item, header: Header) -> Iterator[Float32]:
+    """The samples of an item, float32 [channels, about a second] each. Raises OSError or ValueError
+    whatever is wrong with it: one item does not end a run, nor does a library that a file brings to
+    an error of its own."""
     try:
         with (
             item.location.open() as source,

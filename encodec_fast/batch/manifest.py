@@ -120,7 +120,7 @@ def write_manifest(
         "model": identity["model"],
         "model_hash": identity["model_hash"],
         # Without what may differ between equal runs.
-        "settings": {k: v for k, v in asdict(settings).items() if k != "threads"},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("threads", "device")},
         "sample_rate": sample_rate,
     }
     counts = {"items": 0, "samples": 0, "failed": 0}

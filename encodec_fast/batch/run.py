@@ -12,17 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from encodec_fast.batch.coding import Failure, code_items, longest_first
+from encodec_fast.batch.coding import Failure, code_items, longest_first, read_item
 from encodec_fast.batch.filesystem import is_remote
 from encodec_fast.batch.items import Item
 from encodec_fast.batch.job import Job
 from encodec_fast.batch.manifest import Report
+from encodec_fast.batch.read_ahead import Read, ReadAhead
 from encodec_fast.batch.settings import Settings
 from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
 from encodec_fast.many import RECORDING_LANES
 from encodec_fast.program import Program
 
+# Threads that drive a device, each with lanes of its own: while one copies its samples there, or
+# takes codes back, the device works for the other.
+_DRIVERS = 2
 _RESULTS_PER_THREAD = 16  # that may wait for the disk
 _PATIENCE = 10.0  # seconds that the end waits for a thread in the midst of a block
 
@@ -82,27 +86,34 @@ def run_locally(
 def coded_items(
     program: Program, n_q: int, items: Sequence[Item], threads: int
 ) -> Generator[Tokens | Failure, None, None]:
-    """The tokens of all items, on `threads` threads, as they are done. No thread is left when the
-    iteration ends, also by an error or an interrupt."""
-    following = _Shared(longest_first(list(items)))
+    """The tokens of all items, on `threads` threads, as they are done; where the program runs on a
+    device, those read ahead for it. No thread is left when the iteration ends, also by an error or
+    an interrupt."""
+    order: Iterator[Item] = longest_first(list(items))
     threads = max(1, min(threads, len(items)))
-    lanes = max(1, min(RECORDING_LANES, -(-len(items) // threads)))
+    workers, read, ahead = threads, None, None
+    if program.device is not None:
+        ahead = ReadAhead(order, _reader(program), threads, program.breadth)
+        workers, read, order = max(1, min(_DRIVERS, len(items))), ahead.chunks, ahead
+    following = _Shared(order)
+    lanes = max(RECORDING_LANES, program.breadth // workers)
+    lanes = max(1, min(lanes, -(-len(items) // workers)))
     results: queue.Queue[Tokens | Failure | BaseException | None]
     results = queue.Queue(threads * _RESULTS_PER_THREAD)
     stopped = threading.Event()
 
     def work() -> None:
         try:
-            for outcome in code_items(program, n_q, following, lanes, stopped):
+            for outcome in code_items(program, n_q, following, lanes, stopped, read):
                 results.put(outcome)
         except BaseException as error:
             results.put(error)
         finally:
             results.put(None)
 
-    for _ in range(threads):
+    for _ in range(workers):
         threading.Thread(target=work, daemon=True).start()
-    running = threads
+    running = workers
     try:
         while running:
             result = results.get()
@@ -114,9 +125,15 @@ def coded_items(
                 yield result
     finally:
         stopped.set()
+        if ahead is not None:
+            ahead.close()
         with contextlib.suppress(queue.Empty):  # one that waits for a dead file server is left
             while running:
                 running -= results.get(timeout=_PATIENCE) is None
+
+
+def _reader(program: Program) -> Read:
+    return lambda item: read_item(item, program.header)
 
 
 class _Shared:

@@ -22,7 +22,8 @@ class Settings:
     model: a name or a program file; bandwidth: kbps, None for all codebooks; format: a name in
     FORMATS; shard: (i, n), the job i of an array of n, from 0; shard_size: items of an output file
     (of a group of them, in formats of a file an item); threads: of this machine's; audio_column: of
-    tables. Raises ValueError for values that no run can have.
+    tables; device: see Codec.load. Threads and device do not change what comes out. Raises
+    ValueError for values that no run can have.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Settings:
     shard_size: int = SHARD_SIZE
     threads: int = 1
     audio_column: str = AUDIO_COLUMN
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

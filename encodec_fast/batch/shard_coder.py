@@ -54,7 +54,7 @@ class ShardCoder:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "program.safetensors"
             path.write_bytes(program)
-            self._codec = Codec.load(path)
+            self._codec = Codec.load(path, device=settings.device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """row: "shard", its number; "items", pickled; "retry", whether failures are tried again.

@@ -27,6 +27,7 @@ def tokenize(
     audio_column: str = AUDIO_COLUMN,
     retry_failed: bool = False,
     engine: str = "local",
+    device: str = "cpu",
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Codes the recordings of a data set into the folder `out` (docs/tokenize.md).
@@ -36,7 +37,8 @@ def tokenize(
     None for all codebooks; format: npy, safetensors, parquet, webdataset or ecdc (docs/tokens.md);
     threads: default one for each core (of each actor on a cluster: one); shard: (i, n), the job i
     of n, from 0, which share `out`; shard_size: items of an output file; audio_column: of tables;
-    engine: "local", or "ray" for a cluster; progress: called as items end.
+    engine: "local", or "ray" for a cluster; device: "cpu", "cuda" or "cuda:N" (docs/cuda.md), of
+    each worker "cpu" or "cuda"; a Codec has its own; progress: called as items end.
 
     Each recording gets the codes that it has alone. One that cannot be coded is a failure in the
     report, and does not end the run. A call that was ended, even by a kill, is taken up where it
@@ -49,6 +51,10 @@ def tokenize(
         raise ValueError(f"engine: expected {' or '.join(ENGINES)}, found {engine!r}")
     if engine == "ray" and isinstance(codec, Codec):
         raise ValueError("codec: engine ray needs a name or a program file, which workers load")
+    if engine == "ray" and device not in ("cpu", "cuda"):
+        raise ValueError(f"device: engine ray expects 'cpu' or 'cuda', found {device!r}")
+    if isinstance(codec, Codec) and device != "cpu":
+        raise ValueError("device: expected a name or a program file beside it, found a Codec")
     if threads is None:
         threads = available_threads() if engine == "local" else 1
     model = codec.name if isinstance(codec, Codec) else os.fspath(codec)
@@ -60,8 +66,10 @@ def tokenize(
         shard_size=shard_size,
         threads=threads,
         audio_column=audio_column,
+        device=device,
     )
-    loaded = codec if isinstance(codec, Codec) else Codec.load(codec)
+    here = device if engine == "local" else "cpu"
+    loaded = codec if isinstance(codec, Codec) else Codec.load(codec, device=here)
     loaded.n_q(bandwidth)
     items = list_items(sources, audio_column)
     if engine == "local":

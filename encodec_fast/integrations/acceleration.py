@@ -43,10 +43,11 @@ def accelerate(
 
     model: encodec.EncodecModel, transformers.EncodecModel or audiocraft's EncodecModel, or any
     module (or plain object) that holds some: MusicGen, Bark. Their encoders, decoders and
-    quantisers keep weights, names and interface. What the native core cannot stand in for (training
-    mode, inputs that want gradients, half precision, other devices, hooks within, autocast) runs in
-    PyTorch as before, with one warning for each reason. Weights that change are noticed, but for
-    writes through `.data` outside of training mode: call this again after those.
+    quantisers keep weights, names and interface. Weights on the CPU run there, on an NVIDIA GPU
+    there, with the same codes, and may be moved at any time. What the native core cannot stand in
+    for (training mode, inputs that want gradients, half precision, other devices, hooks within,
+    autocast) runs in PyTorch as before, with one warning for each reason. Weights that change are
+    noticed, but for writes through `.data` outside of training mode: call this again after those.
 
     threads: for the items of a batch, None: as many as PyTorch uses. exact_lengths: items of a
     padded batch get the codes they would get alone (transformers only), instead of those of their
@@ -73,7 +74,8 @@ def accelerate(
         for stand in stands:
             stand.install()
         if not quiet:
-            level = cpu_info()["isa"]
+            where = next(each.codec.parameters()).device
+            level = cpu_info()["isa"] if where.type == "cpu" else where
             print(f"encodec_fast: {each} runs on the native core ({level})", file=sys.stderr)
     return model
 

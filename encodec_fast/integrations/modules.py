@@ -129,7 +129,7 @@ class AcceleratedNetwork(Accelerated):
                 if any(parameter.requires_grad for parameter in self.parameters()):
                     return self.original_forward(x)
             elif part.wants_gradients(self):
-                if part.native(self) is None:
+                if part.native(self, x.device) is None:
                     return self.original_forward(x)
                 weights = [p for p in self.parameters() if p.requires_grad]
                 apply: Any = _Recomputed.apply  # PyTorch has no types here

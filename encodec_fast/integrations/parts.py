@@ -13,7 +13,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from encodec_fast import _native
+from encodec_fast.integrations import on_device
 from encodec_fast.integrations.network import Network
+from encodec_fast.integrations.on_device import DeviceCodebooks, DeviceNetwork
 from encodec_fast.integrations.seanet import Classes, UnsupportedError, read_graph
 from encodec_fast.integrations.watch import Watch, has_hooks
 
@@ -31,6 +33,17 @@ Native = TypeVar("Native")
 MODULES: weakref.WeakValueDictionary[int, nn.Module] = weakref.WeakValueDictionary()
 # Not from 1: a number that another process has kept must not be anyone's here.
 _HANDLES = itertools.count(random.SystemRandom().getrandbits(60))
+
+
+class _Read(NamedTuple):
+    """What was built from a module, where its weights are, and whether they are as they were."""
+
+    watch: Watch | None
+    native: Any
+    device: torch.device | None
+
+
+_NOTHING = _Read(None, None, None)
 
 
 class Part(ABC, Generic[Native]):
@@ -44,7 +57,7 @@ class Part(ABC, Generic[Native]):
     def _start(self) -> None:
         self.handle = next(_HANDLES)
         self._lock = threading.Lock()
-        self._read: tuple[Watch | None, Native | None] = (None, None)
+        self._read = _NOTHING
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -60,46 +73,65 @@ class Part(ABC, Generic[Native]):
         """Threads for the next call."""
         return torch.get_num_threads() if self._threads is None else self._threads
 
-    def native(self, module: nn.Module) -> Native | None:
-        """What stands in for `module` as it is now; None, with one warning, where nothing can."""
-        watch, native = self._read
-        if watch is not None and watch.unchanged():
-            return native
+    def native(self, module: nn.Module, device: torch.device) -> Native | None:
+        """What stands in for `module` as it is now, for input on `device`; None where nothing can,
+        with one warning, and where its weights are elsewhere, which PyTorch refuses."""
+        if _is_capturing(device):  # in a compiled caller: others were asked before
+            self.warn(module, _CAPTURED)
+            return None
+        read = self._current(module)
+        native: Native | None = read.native
+        return native if read.device == device else None
+
+    def _current(self, module: nn.Module) -> _Read:
+        """What was built from `module` as it is now."""
+        read = self._read
+        if read.watch is not None and read.watch.unchanged():
+            return read
         with self._lock:
-            watch, native = self._read
-            if watch is not None and watch.unchanged():  # another thread was here before
-                return native
-            native = None
+            read = self._read
+            if read.watch is not None and read.watch.unchanged():  # another thread was here before
+                return read
+            native, device = None, None
             try:
-                self._check(module)
-                native = self.build(module)
+                device = self._check(module)
+                native = self.build(module, device)
             except UnsupportedError as error:
                 self.warn(module, str(error))
             # Hooks that are there now would not be seen to go.
-            self._read = None if has_hooks(module) else Watch(module, self.tensors), native
-        return native
+            watch = None if has_hooks(module) else Watch(module, self.tensors)
+            self._read = _Read(watch, native, device)
+            return self._read
 
     def wants_gradients(self, module: nn.Module) -> bool:
         """Whether a weight of `module` as it is now wants a gradient."""
-        self.native(module)
-        watch, _ = self._read
+        watch = self._current(module).watch
         if watch is None:
             return any(parameter.requires_grad for parameter in module.parameters())
         return watch.wants_gradients()
 
-    def _check(self, module: nn.Module) -> None:
+    def _check(self, module: nn.Module) -> torch.device:
+        """The device of its weights. Raises UnsupportedError."""
         if has_hooks(module):
             raise UnsupportedError("hooks on the modules in it would not be called")
         for name, part in module.named_modules():
             if "forward" in vars(part):
                 raise UnsupportedError(f"{name or 'it'} has a forward of its own")
+        devices = set()
         for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
-            if tensor.is_floating_point() and (tensor.dtype, tensor.device.type) != _PLAIN:
+            if not tensor.is_floating_point():
+                continue
+            devices.add(tensor.device)
+            if tensor.dtype != torch.float32 or tensor.device.type not in _DEVICES:
                 raise UnsupportedError(f"{name} is {tensor.dtype} on {tensor.device.type}")
+        if len(devices) != 1:
+            found = ", ".join(sorted(map(str, devices)))
+            raise UnsupportedError(f"its weights are on several devices or none ({found})")
+        return devices.pop()
 
     def forget(self) -> None:
         """Build anew on next use. Training writes weights in ways that no watch sees."""
-        self._read = None, None
+        self._read = _NOTHING
 
     def accepts(self, module: nn.Module, x: Tensor) -> bool:
         """Whether this may stand in for one call on `x` (a tensor of the right form); if not, there
@@ -110,12 +142,16 @@ class Part(ABC, Generic[Native]):
             reason = "it is in training mode (call eval())"
         elif x.requires_grad and torch.is_grad_enabled() and x.is_floating_point():
             reason = "its input wants a gradient"
-        elif x.device.type != "cpu" or (x.is_floating_point() and x.dtype != torch.float32):
+        elif x.device.type not in _DEVICES or (x.is_floating_point() and x.dtype != torch.float32):
             reason = f"its input is {x.dtype} on {x.device.type}"
-        elif torch.is_autocast_enabled("cpu"):
+        elif getattr(module, "_is_replica", False):
+            reason = "it is a replica of DataParallel"  # which is found by its original's number
+        elif torch.is_autocast_enabled(x.device.type):
             reason = "autocast is on"
         elif torch._C._get_tracing_state() is not None or _is_exporting():
             reason = "it is being traced"  # the number of a part means nothing elsewhere
+        elif not torch.compiler.is_compiling() and _is_capturing(x.device):
+            reason = _CAPTURED
         elif not torch.compiler.is_compiling() and _is_transformed():
             reason = "a transform of torch.func or forward-mode differentiation is at work"
         elif not torch.compiler.is_compiling() and _has_global_hooks():
@@ -135,15 +171,18 @@ class Part(ABC, Generic[Native]):
             )
 
     @abstractmethod
-    def build(self, module: nn.Module) -> Native:
-        """Read the module's weights. Raises UnsupportedError for a module that it cannot be."""
+    def build(self, module: nn.Module, device: torch.device) -> Native:
+        """Read the module's weights, which are on `device`. Raises UnsupportedError for a module
+        that it cannot be."""
 
     @abstractmethod
     def tensors(self, module: nn.Module) -> Iterable[str]:
         """The names of a module's own parameters and buffers that `build` reads."""
 
 
-_PLAIN = (torch.float32, "cpu")
+_DEVICES = ("cpu", "cuda")
+# Weights may have to be read, for which the host waits.
+_CAPTURED = "a CUDA graph is being captured"
 
 
 def _is_exporting() -> bool:
@@ -156,11 +195,15 @@ def _has_global_hooks() -> bool:
     return bool(every._global_forward_hooks or every._global_forward_pre_hooks)
 
 
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and on_device.is_capturing(device)
+
+
 def _is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-class NetworkPart(Part[Network]):
+class NetworkPart(Part[Network | DeviceNetwork]):
     """An encoder or decoder: a sequence of `layers` with `channels` in its input.
 
     out_channels, up, down: of the graph, known without weights.
@@ -178,14 +221,15 @@ class NetworkPart(Part[Network]):
     def _graph(self, module: nn.Module) -> _native.Graph:
         return read_graph(getattr(module, self._layers), self._channels, self._classes)
 
-    def build(self, module: nn.Module) -> Network:
-        return Network(self._graph(module))
+    def build(self, module: nn.Module, device: torch.device) -> Network | DeviceNetwork:
+        graph = self._graph(module)
+        return Network(graph) if device.type == "cpu" else DeviceNetwork(graph, device)
 
     def tensors(self, module: nn.Module) -> Iterable[str]:
         return [name for name, parameter in module._parameters.items() if parameter is not None]
 
 
-class CodebooksPart(Part[_native.Codebooks]):
+class CodebooksPart(Part[_native.Codebooks | DeviceCodebooks]):
     """A residual vector quantiser: each codebook is a buffer `embed` [size, dimension] of a module
     in it, all of whose modules are of the classes `parts`.
 
@@ -213,13 +257,14 @@ class CodebooksPart(Part[_native.Codebooks]):
             raise UnsupportedError("expected codebooks of one shape [size, dimension]")
         return torch.stack(found)
 
-    def build(self, module: nn.Module) -> _native.Codebooks:
-        entries = np.ascontiguousarray(self._entries(module).numpy())
+    def build(self, module: nn.Module, device: torch.device) -> _native.Codebooks | DeviceCodebooks:
+        entries = np.ascontiguousarray(self._entries(module).cpu().numpy())
         if entries.shape != (self.n_q, self.size, self.dimension):
             raise UnsupportedError("its codebooks have another shape than before")
         if not np.isfinite(entries).all():
             raise UnsupportedError("its codebooks are not finite")
-        return _native.Codebooks(entries)
+        codebooks = _native.Codebooks(entries)
+        return codebooks if device.type == "cpu" else DeviceCodebooks(codebooks, device)
 
     def tensors(self, module: nn.Module) -> Iterable[str]:
         return ["embed"] if module._buffers.get("embed") is not None else []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +15,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.weight_norm import WeightNorm
 
 from encodec_fast.models.config import ModelConfig
@@ -32,11 +36,23 @@ def as_array(tensor: Tensor | nn.Module | None) -> npt.NDArray[np.float32]:
 
 
 def conv_weight(conv: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
-    """Its weight as the next call would use it: PyTorch's old weight norm sets it only then."""
+    """Its weight as the next call would use it: PyTorch's old weight norm sets it only then. Made
+    on the CPU, wherever it is, because other devices round otherwise."""
     hooks = conv._forward_pre_hooks.values()
     norms = [hook for hook in hooks if isinstance(hook, WeightNorm)]
-    weight: Tensor = norms[0].compute_weight(conv) if norms else conv.weight
-    return weight
+    if norms:
+        names = [norms[0].name + part for part in ("_g", "_v")]
+        parts: Any = SimpleNamespace(**{name: getattr(conv, name).detach().cpu() for name in names})
+        weight: Tensor = norms[0].compute_weight(parts)
+        return weight
+    on_cpu = next(conv.parameters()).device.type == "cpu"
+    if is_parametrized(conv, "weight") and not on_cpu:
+        parametrized: Any = conv.parametrizations
+        tensors = itertools.chain(conv.parameters(), conv.buffers())
+        on_cpu_now = {id(tensor): tensor.detach().cpu() for tensor in tensors}
+        weight = copy.deepcopy(parametrized.weight, on_cpu_now)()
+        return weight
+    return conv.weight
 
 
 class ConvLayer(Protocol):

@@ -54,6 +54,22 @@ def test_products() -> None:
     assert "equal" in run("products_on_device.py")
 
 
+def test_signals_on_the_device() -> None:
+    pytest.importorskip("torch")
+    assert "segments: equal" in run("signals_on_device.py")
+
+
+def test_accelerated_models() -> None:
+    """Codes and sound are those of the accelerated model on the CPU."""
+    pytest.importorskip("transformers")
+    assert "equal" in run("accelerated_on_device.py")
+
+
+def test_tokenize() -> None:
+    pytest.importorskip("soundfile")
+    assert "equal" in run("tokenize_on_device.py", "--items", "300")
+
+
 def test_elements() -> None:
     assert "equal" in run("elements_on_device.py", "--stride", "97")
 

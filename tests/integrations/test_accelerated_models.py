@@ -50,7 +50,7 @@ def test_threads_share_one_reading() -> None:
     part, x = model.encoder.native_part, noise(1, 1, 9000)
     built: list[int] = []
     build = part.build
-    part.build = lambda module: (built.append(1), build(module))[1]
+    part.build = lambda *given: (built.append(1), build(*given))[1]
 
     def run(_: int) -> Tensor:
         with torch.no_grad():
@@ -67,6 +67,17 @@ def test_other_devices_run_in_pytorch() -> None:
     codes = torch.zeros(2, 1, 5, dtype=torch.int64, device="meta")
     with pytest.warns(UserWarning, match="on meta"):
         assert model.quantizer.decode(codes).device.type == "meta"
+
+
+def test_replicas_run_in_pytorch() -> None:
+    """nn.DataParallel's: the number of a part leads to the module that was copied."""
+    model = ef.accelerate(small_model("24khz"), quiet=True)
+    x = noise(1, 1, 3000)
+    with torch.no_grad():
+        expected = small_model("24khz").encoder(x)
+        replica = model.encoder._replicate_for_data_parallel()
+        with pytest.warns(UserWarning, match="a replica of DataParallel"):
+            assert torch.equal(replica(x), expected)
 
 
 def test_meaningless_samples_do_not_crash() -> None:

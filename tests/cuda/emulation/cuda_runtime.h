@@ -6,8 +6,9 @@
 // AddressSanitizer sees what a kernel reaches beyond them.
 //
 // EF_EMULATED_FAIL=NAME:N lets the N-th call (from 1) of a function fail: malloc (out of memory),
-// launch (an illegal address, which like a device's stays), driver (an old one), device (none),
-// fork (a driver that does not start), code (no machine code for the device).
+// launch (an illegal address, which like a device's stays), pointer (memory of the host), driver
+// (an old one), device (none), fork (a driver that does not start), code (no machine code for the
+// device). When the work of streams is done is an option, too: streams.h.
 #pragma once
 
 #include <cstddef>
@@ -67,7 +68,9 @@ enum cudaMemoryType {
   cudaMemoryTypeManaged = 3
 };
 enum { cudaStreamNonBlocking = 1 };
+enum { cudaEventDisableTiming = 2 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 enum cudaFuncAttribute {
   cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
   cudaFuncAttributePreferredSharedMemoryCarveout = 9
@@ -86,6 +89,7 @@ struct cudaPointerAttributes {
   int device;
 };
 using cudaStream_t = void*;
+using cudaEvent_t = void*;
 using cudaGraph_t = void*;
 using cudaGraphExec_t = void*;
 
@@ -111,6 +115,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);

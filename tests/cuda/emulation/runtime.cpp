@@ -1,12 +1,12 @@
-// The runtime's functions. Streams do at once what they are asked for, or record it.
+// The runtime's functions.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "cuda_runtime.h"
+#include "streams.h"
 
 namespace emulated {
 
@@ -14,18 +14,11 @@ void run(unsigned blocks, unsigned threads, size_t shared, const std::function<v
 
 namespace {
 
-using Work = std::function<void()>;
-using Recording = std::vector<Work>;
-
-struct Stream {
-  std::unique_ptr<Recording> recording;  // while it is captured
-};
-
 constexpr size_t kGuard = 64;  // keeps allocations aligned as a device's are
 
 thread_local cudaError_t last = cudaSuccess;
 std::atomic<bool> broken{false};
-std::atomic<long> counts[4];
+std::atomic<long> counts[4];  // of malloc, launch, pointer
 
 // Whether this call is the one that EF_EMULATED_FAIL names.
 bool fails(const char* name, std::atomic<long>& count) {
@@ -41,15 +34,6 @@ cudaError_t result(cudaError_t error) {
   if (broken) error = cudaErrorIllegalAddress;
   if (error != cudaSuccess) last = error;
   return error;
-}
-
-void queue(void* stream, Work work) {
-  auto* s = static_cast<Stream*>(stream);
-  if (s != nullptr && s->recording) {  // the default stream is null
-    s->recording->push_back(std::move(work));
-  } else {
-    work();
-  }
 }
 
 }  // namespace
@@ -120,7 +104,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return result(cudaSuccess);
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void*) {
-  *attributes = {cudaMemoryTypeDevice, 0};
+  const bool host = fails("pointer", counts[2]);
+  *attributes = {host ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, 0};
   return result(cudaSuccess);
 }
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
@@ -131,19 +116,30 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   return result(cudaSuccess);
 }
 cudaError_t cudaFree(void* pointer) {
+  finish_all();  // as a device's does, for memory that may be in use
   std::free(pointer);
   return result(cudaSuccess);
 }
-cudaError_t cudaMallocHost(void** pointer, size_t bytes) { return cudaMalloc(pointer, bytes); }
-cudaError_t cudaFreeHost(void* pointer) { return cudaFree(pointer); }
+cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+  const cudaError_t error = cudaMalloc(pointer, bytes);
+  if (error == cudaSuccess) add_pinned(*pointer, bytes);
+  return error;
+}
+cudaError_t cudaFreeHost(void* pointer) {
+  remove_pinned(pointer);
+  return cudaFree(pointer);
+}
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *free = 0;
   *total = size_t{1} << 34;
   return result(cudaSuccess);
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   queue(stream, [=] { std::memcpy(to, from, bytes); });
+  const bool host_waits = (kind == cudaMemcpyHostToDevice && !is_pinned(from)) ||
+                          (kind == cudaMemcpyDeviceToHost && !is_pinned(to));
+  if (host_waits) finish(stream);
   return result(cudaSuccess);
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
@@ -157,14 +153,38 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   return result(cudaSuccess);
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new Stream;
+  *stream = new_stream();
   return result(cudaSuccess);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete static_cast<Stream*>(stream);
+  finish(stream);
   return result(cudaSuccess);
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return result(cudaSuccess); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  finish(stream);
+  return result(cudaSuccess);
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status =
+      stream_of(stream)->recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return result(cudaSuccess);
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new Event;
+  return result(cudaSuccess);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete static_cast<Event*>(event);
+  return result(cudaSuccess);
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *static_cast<Event*>(event) = record(stream);
+  return result(cudaSuccess);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  wait(stream, *static_cast<Event*>(event));
+  return result(cudaSuccess);
+}
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   *attributes = {32};
   const char* wish = std::getenv("EF_EMULATED_FAIL");
@@ -176,11 +196,11 @@ cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
   return result(cudaSuccess);
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  static_cast<Stream*>(stream)->recording = std::make_unique<Recording>();
+  stream_of(stream)->recording = std::make_unique<Recording>();
   return result(cudaSuccess);
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  *graph = static_cast<Stream*>(stream)->recording.release();
+  *graph = stream_of(stream)->recording.release();
   return result(cudaSuccess);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
