@@ -10,7 +10,7 @@ from signals import FloatArray
 
 import encodec_fast as ef
 from encodec_fast import container
-from encodec_fast.chunk_codes import PieceReader
+from encodec_fast.piece_reader import PieceReader
 from encodec_fast.segments import Piece
 
 KINDS = ("reflect", "constant", "segments")
