@@ -155,12 +155,20 @@ def payload_coder(
     return _Packed(program.header.codebook_bits, program.header.codebook_size, n_q)
 
 
+def run_lanes(program: Program, entropy: str, lanes: int) -> int:
+    """The runs that a payload coder should have at once: `lanes` with a language model on the CPU,
+    more on a GPU; other entropy modes gain nothing."""
+    if entropy != "lm":
+        return 1
+    return lanes if program.device is None else _DEVICE_LANES * program.breadth
+
+
 class RunCoder:
     """Codes groups of runs, on any number of threads, each with a payload coder.
 
-    lanes: of a language model on the CPU, a GPU has more; None: one everywhere, so that on one
-    thread a run can go on where the last one ended; otherwise all begin with a key chunk. Attribute
-    lanes: the most runs of a group. Raises as check_entropy.
+    lanes: see run_lanes; None: one everywhere, so that on one thread a run can go on where the last
+    one ended; otherwise all begin with a key chunk. Attribute lanes: the most runs of a group.
+    Raises as check_entropy.
     """
 
     def __init__(
@@ -173,9 +181,7 @@ class RunCoder:
     ) -> None:
         check_entropy(entropy, model, n_q)
         self._predicted = entropy == "lm"
-        self.lanes = lanes if self._predicted and lanes is not None else 1
-        if self._predicted and lanes is not None and program.device is not None:
-            self.lanes = _DEVICE_LANES * program.breadth
+        self.lanes = 1 if lanes is None else run_lanes(program, entropy, lanes)
         self._arguments = program, entropy, model, n_q, self.lanes
         # Coders that no thread is using: their memory is worth keeping from group to group.
         self._idle: deque[PayloadCoder] = deque()

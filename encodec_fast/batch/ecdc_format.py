@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 
@@ -13,15 +16,71 @@ import numpy as np
 
 from encodec_fast import container, ecdc
 from encodec_fast.batch import item_json
+from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.tokens import Tokens
+from encodec_fast.chunk_codes import files_of, key_lanes
+from encodec_fast.chunk_header import Header
 from encodec_fast.codec import Codec
 from encodec_fast.codes import checked_pieces
 from encodec_fast.segments import Gap
 from encodec_fast.store import find_model
 
 
+@dataclass(frozen=True)
+class Packed(Tokens):
+    """Tokens with the bytes of their file, which `write` writes."""
+
+    file: bytes = b""
+
+
+def packed(
+    outcomes: Iterable[Tokens | Failure], codec: Codec, entropy: str
+) -> Iterator[Tokens | Failure]:
+    """The outcomes with the files of their tokens, in the entropy mode of that name: a language
+    model codes the key intervals of several together, as many as it has lanes. What no file can
+    hold stays as it is: `write` raises for it."""
+    waiting: list[tuple[Tokens, Header]] = []
+    intervals = 0
+    for outcome in outcomes:
+        header = None
+        if isinstance(outcome, Tokens):
+            with contextlib.suppress(ValueError):
+                header = _header(outcome, codec, entropy)
+        if header is None or isinstance(outcome, Failure):
+            yield outcome
+            continue
+        waiting.append((outcome, header))
+        frames = header.chunk_frames * header.key_chunks
+        intervals += sum(-(-count // frames) for count in outcome.segment_frames)
+        if intervals >= key_lanes(codec.program, entropy):
+            yield from _packed(waiting, codec)
+            waiting, intervals = [], 0
+    yield from _packed(waiting, codec)
+
+
 def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
     (tokens,) = items
+    if not isinstance(tokens, Packed):
+        (tokens,) = _packed([(tokens, _header(tokens, codec, "none"))], codec)
+    stream.write(tokens.file)
+
+
+def _packed(items: Sequence[tuple[Tokens, Header]], codec: Codec) -> Iterator[Packed]:
+    model = None
+    if any(header.entropy != "none" for _, header in items):
+        model = codec.entropy_model
+    recordings = [
+        (header, checked_pieces(tokens.to_codes(), codec.program), tokens.audio_length)
+        for tokens, header in items
+    ]
+    files = files_of(codec.program, model, recordings)
+    for (tokens, _), file in zip(items, files, strict=True):
+        fields = {field.name: getattr(tokens, field.name) for field in dataclasses.fields(tokens)}
+        yield Packed(**fields, file=file)
+
+
+def _header(tokens: Tokens, codec: Codec, entropy: str) -> Header:
+    """The header of an item's file. Raises ValueError for an item that no file can hold."""
     item_json.describe(tokens)
     metadata: dict[str, Any] = {"key": tokens.key, "source": tokens.source}
     if tokens.extra:
@@ -32,10 +91,9 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
         raise ValueError(
             f"model_hash: expected {codec.program.hash} of {codec.name}, found {tokens.model_hash}"
         )
-    writer = codec.piece_writer(tokens.codes.shape[0], metadata=metadata)(stream)
-    for piece in checked_pieces(tokens.to_codes(), codec.program):
-        writer.write(piece)
-    writer.finish(tokens.audio_length)
+    header, _ = codec.file_header(tokens.codes.shape[0], entropy, metadata=metadata)
+    header.to_bytes()  # refuses too much metadata
+    return header
 
 
 def read(stream: IO[bytes], codec: Codec | None) -> Iterator[Tokens]:

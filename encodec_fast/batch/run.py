@@ -7,18 +7,18 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from encodec_fast.batch.coding import Failure, code_items, longest_first
 from encodec_fast.batch.filesystem import is_remote
+from encodec_fast.batch.formats import FORMATS, Outcome
 from encodec_fast.batch.items import Item
 from encodec_fast.batch.job import Job
 from encodec_fast.batch.manifest import Report
 from encodec_fast.batch.settings import Settings
-from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
 from encodec_fast.many import RECORDING_LANES
 from encodec_fast.program import Program
@@ -61,7 +61,11 @@ def run_locally(
         guesses = {item.key: item.seconds for item in pending}
         coded, seconds, failed, done = 0, 0.0, 0, 0.0
         n_q = codec.n_q(settings.bandwidth)
-        outcomes = coded_items(codec.program, n_q, pending, settings.threads)
+
+        def packed(coded: Iterable[Outcome]) -> Iterable[Outcome]:
+            return FORMATS[settings.format].packed(coded, codec, settings.entropy)
+
+        outcomes = coded_items(codec.program, n_q, pending, settings.threads, packed)
         with contextlib.closing(outcomes):  # an error or interrupt here ends the threads too
             for outcome in outcomes:
                 recorded = job.add(outcome)
@@ -80,20 +84,25 @@ def run_locally(
 
 
 def coded_items(
-    program: Program, n_q: int, items: Sequence[Item], threads: int
-) -> Generator[Tokens | Failure, None, None]:
-    """The tokens of all items, on `threads` threads, as they are done. No thread is left when the
-    iteration ends, also by an error or an interrupt."""
+    program: Program,
+    n_q: int,
+    items: Sequence[Item],
+    threads: int,
+    packed: Callable[[Iterable[Outcome]], Iterable[Outcome]] = iter,
+) -> Generator[Outcome, None, None]:
+    """The tokens of all items, on `threads` threads, as they are done; each thread gives its own to
+    `packed`, and on what that makes of them. No thread is left when the iteration ends, also by an
+    error or an interrupt."""
     following = _Shared(longest_first(list(items)))
     threads = max(1, min(threads, len(items)))
     lanes = max(1, min(RECORDING_LANES, -(-len(items) // threads)))
-    results: queue.Queue[Tokens | Failure | BaseException | None]
+    results: queue.Queue[Outcome | BaseException | None]
     results = queue.Queue(threads * _RESULTS_PER_THREAD)
     stopped = threading.Event()
 
     def work() -> None:
         try:
-            for outcome in code_items(program, n_q, following, lanes, stopped):
+            for outcome in packed(code_items(program, n_q, following, lanes, stopped)):
                 results.put(outcome)
         except BaseException as error:
             results.put(error)
