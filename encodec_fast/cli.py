@@ -187,7 +187,7 @@ def _add_format(command: argparse.ArgumentParser) -> None:
 
 def _add_threads(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "-t", "--threads", type=int, default=1, help="for models that work by segments; default: 1"
+        "-t", "--threads", type=int, default=1, help="for segments and language models; default: 1"
     )
 
 

@@ -70,10 +70,11 @@ class Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
-        many groups of segments, or of recordings of encode_many, are coded at once. `lm_checkpoint`
-        is the language model of version 0 files, Meta's .th file or its name ("encodec_lm_24khz";
-        needs encodec-fast[torch]). `device` is "cpu", "cuda" or "cuda:N" (docs/cuda.md): where
-        audio becomes codes and codes audio, which are the same everywhere.
+        many groups of segments, of recordings of a list, or of key intervals under a language model
+        are coded at once. `lm_checkpoint` is the language model of version 0 files, Meta's .th file
+        or its name ("encodec_lm_24khz"; needs encodec-fast[torch]). `device` is "cpu", "cuda" or
+        "cuda:N" (docs/cuda.md): where all but version 0's language model is done, with the same
+        results everywhere.
 
         Raises ValueError (ModelNotFoundError says how to get a model) and OSError, for a device
         that cannot be used too.
