@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,17 +36,18 @@ def packed(
     outcomes: Iterable[Tokens | Failure], codec: Codec, entropy: str
 ) -> Iterator[Tokens | Failure]:
     """The outcomes with the files of their tokens, in the entropy mode of that name: a language
-    model codes the key intervals of several together, as many as it has lanes. What no file can
-    hold stays as it is: `write` raises for it."""
+    model codes the key intervals of several together, as many as it has lanes. Tokens that no file
+    can hold are a failure."""
     waiting: list[tuple[Tokens, Header]] = []
     intervals = 0
     for outcome in outcomes:
-        header = None
-        if isinstance(outcome, Tokens):
-            with contextlib.suppress(ValueError):
-                header = _header(outcome, codec, entropy)
-        if header is None or isinstance(outcome, Failure):
+        if isinstance(outcome, Failure):
             yield outcome
+            continue
+        try:
+            header = _header(outcome, codec, entropy)
+        except ValueError as error:
+            yield _failure(outcome, error)
             continue
         waiting.append((outcome, header))
         frames = header.chunk_frames * header.key_chunks
@@ -60,23 +60,38 @@ def packed(
 
 def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
     (tokens,) = items
-    if not isinstance(tokens, Packed):
-        (tokens,) = _packed([(tokens, _header(tokens, codec, "none"))], codec)
-    stream.write(tokens.file)
+    if isinstance(tokens, Packed):
+        stream.write(tokens.file)
+    else:
+        stream.write(*_files([(tokens, _header(tokens, codec, "none"))], codec))
 
 
-def _packed(items: Sequence[tuple[Tokens, Header]], codec: Codec) -> Iterator[Packed]:
-    model = None
-    if any(header.entropy != "none" for _, header in items):
-        model = codec.entropy_model
+def _packed(items: Sequence[tuple[Tokens, Header]], codec: Codec) -> Iterator[Tokens | Failure]:
+    try:
+        files = _files(items, codec)
+    except ValueError as error:
+        if len(items) == 1:
+            yield _failure(items[0][0], error)
+        else:  # of one of them, which the others are not to suffer from
+            for item in items:
+                yield from _packed([item], codec)
+        return
+    for (tokens, _), file in zip(items, files, strict=True):
+        fields = {field.name: getattr(tokens, field.name) for field in dataclasses.fields(tokens)}
+        yield Packed(**fields, file=file)
+
+
+def _files(items: Sequence[tuple[Tokens, Header]], codec: Codec) -> list[bytes]:
+    entropy_coded = any(header.entropy != "none" for _, header in items)
     recordings = [
         (header, checked_pieces(tokens.to_codes(), codec.program), tokens.audio_length)
         for tokens, header in items
     ]
-    files = files_of(codec.program, model, recordings)
-    for (tokens, _), file in zip(items, files, strict=True):
-        fields = {field.name: getattr(tokens, field.name) for field in dataclasses.fields(tokens)}
-        yield Packed(**fields, file=file)
+    return files_of(codec.program, codec.entropy_model if entropy_coded else None, recordings)
+
+
+def _failure(tokens: Tokens, error: ValueError) -> Failure:
+    return Failure(tokens.key, tokens.source, f"ecdc: {error}")
 
 
 def _header(tokens: Tokens, codec: Codec, entropy: str) -> Header:

@@ -99,7 +99,7 @@ def test_items_wait_for_each_other_and_no_longer(
     causal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A language model codes as many key intervals at once as it has lanes; the rest of the items,
-    a failure among them and one that no file can hold go on at once."""
+    a failure among them and one that no file can hold, go on at once."""
     codec = ef.Codec.load(causal)
     monkeypatch.setattr(chunk_codes, "MANY_LANES", 4)
     groups: list[int] = []
@@ -120,8 +120,10 @@ def test_items_wait_for_each_other_and_no_longer(
     assert [item.key for item in found] == [
         "broken", "0", "1", "2", "3", "large", "4", "5", "6", "7", "8",
     ]  # fmt: skip
-    plain = [item.key for item in found if not isinstance(item, ecdc_format.Packed)]
-    assert plain == ["broken", "large"]
+    failures = [item for item in found if isinstance(item, Failure)]
+    assert [failure.key for failure in failures] == ["broken", "large"]
+    assert failures[1].reason.startswith("ecdc: metadata: expected at most")
+    assert sum(isinstance(item, ecdc_format.Packed) for item in found) == 9
     groups.clear()
     long = replace(
         cut(make_tokens(codec, "long")),
@@ -132,6 +134,38 @@ def test_items_wait_for_each_other_and_no_longer(
     groups.clear()
     list(ecdc_format.packed(items[:2], codec, "none"))
     assert groups == [1, 1, 0]  # nothing to share
+
+
+def test_what_just_fits_without_entropy_coding(causal: Path) -> None:
+    """The hash of the entropy model takes bytes of the header: no file is written in another mode
+    than was asked for."""
+    codec = ef.Codec.load(causal)
+    tokens = cut(make_tokens(codec, "key", extra={}, source=""))
+    room = (1 << 16) - len(ecdc_format._header(tokens, codec, "none").to_bytes()) + 13
+    tokens = replace(tokens, source="x" * room)
+    (plain,) = ecdc_format.packed([tokens], codec, "none")
+    assert isinstance(plain, ecdc_format.Packed)
+    (coded,) = ecdc_format.packed([tokens], codec, "lm")
+    assert isinstance(coded, Failure) and coded.reason.startswith("ecdc: metadata")
+
+
+def test_one_that_cannot_be_coded_is_a_failure_alone(
+    causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities that are not finite, say: the others of its group do not suffer from it."""
+    codec = ef.Codec.load(causal)
+    original = ecdc_format.files_of
+
+    def refusing(program: Any, model: Any, recordings: Any, *more: Any) -> list[bytes]:
+        if any(header.metadata["key"] == "3" for header, *_ in recordings):
+            raise ValueError("language model: its probabilities are not finite")
+        return original(program, model, recordings, *more)
+
+    monkeypatch.setattr(ecdc_format, "files_of", refusing)
+    items = [cut(make_tokens(codec, f"{n}", n)) for n in range(6)]
+    found = list(ecdc_format.packed(items, codec, "lm"))
+    assert [isinstance(item, Failure) for item in found] == [n == 3 for n in range(6)]
+    assert "not finite" in found[3].reason
 
 
 def cut(tokens: Any) -> Any:
