@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from encodec_fast._native import cpu_info
-from encodec_fast.codec import Codec, decompress
+from encodec_fast.codec import Codec
 from encodec_fast.codes import Codes
 from encodec_fast.container import DamageWarning
 from encodec_fast.entropy import (
@@ -13,7 +13,7 @@ from encodec_fast.entropy import (
     RangeEncoder,
     cdf_from_probabilities,
 )
-from encodec_fast.files import decompress_file
+from encodec_fast.files import decompress, decompress_file
 from encodec_fast.store import ModelNotFoundError
 
 if TYPE_CHECKING:

@@ -1,30 +1,30 @@
-"""The codes of an `.ecdc` file, version 1: chunks to pieces and back, with what damage costs."""
+"""The codes of an `.ecdc` file, version 1, on their way into it: pieces to chunks."""
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Iterator
-from typing import IO, Any
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from encodec_fast._native import CodeArray
-from encodec_fast.chunk_header import Header, Opened
-from encodec_fast.chunks import Chunk, ChunkReader, ChunkWriter, End, read_index
-from encodec_fast.ecdc import shown_model
+from encodec_fast.chunk_header import Header
+from encodec_fast.chunks import ChunkWriter
 from encodec_fast.entropy_model import EntropyModel
-from encodec_fast.payloads import Run, payload_coder
+from encodec_fast.payloads import CodeRun, RunCoder, run_lanes
 from encodec_fast.program import Program
-from encodec_fast.segments import Gap, Piece
+from encodec_fast.segments import Piece
 
 KEY_SECONDS = 10.0
 LIVE_CHUNK_SECONDS = 1.0
-# Key intervals that a language model decodes together: they share each read of its weights.
-LANES = 8
-# Of a model without segments.
-_FRAMES_PER_PIECE = 1000
-_SCALE = struct.Struct(">f")
-_MAX_SCALE = float(np.finfo(np.float32).max)
+# Key intervals of many recordings that a language model encodes together; those of one recording
+# are long, and gain nothing from each other (docs/entropy.md).
+MANY_LANES = 16
+SCALE = struct.Struct(">f")
+MAX_SCALE = float(np.finfo(np.float32).max)
 
 
 def make_header(
@@ -67,34 +67,34 @@ def make_header(
     )
 
 
-class PieceWriter:
-    """Writes pieces as chunks, each as soon as it is full.
+class ChunkCodes(NamedTuple):
+    """Codes uint16 [n_q, frames] of a chunk, and the scale of its segment, where there is one."""
 
-    The constructor writes the header. Raises ValueError for an entropy mode that the entropy model
-    does not have.
-    """
+    codes: CodeArray
+    scale: float | None
 
-    def __init__(
-        self, stream: IO[bytes], program: Program, header: Header, model: EntropyModel | None
-    ) -> None:
-        self._coder = payload_coder(program, header.entropy, model, header.n_codebooks, 1)
-        self._program = program
+
+class Cutter:
+    """Cuts the pieces of a recording into the chunks of its file."""
+
+    def __init__(self, program: Program, header: Header) -> None:
+        self._about = program.header
         self._header = header
-        self._chunks = ChunkWriter(stream, header)
         self._waiting: list[CodeArray] = []
         self._frames = 0  # waiting
         self._scale: float | None = None
         self._segments = 0
         self._total = 0
 
-    def write(self, piece: Piece) -> None:
-        """Appends a piece. Raises ValueError for another number of codebooks and for a missing or
-        invalid scale."""
+    def push(self, piece: Piece) -> list[ChunkCodes]:
+        """The chunks that a piece completes. Raises ValueError for another number of codebooks and
+        for a missing or invalid scale."""
         rows = self._header.n_codebooks
         if piece.codes.ndim != 2 or piece.codes.shape[0] != rows:
             raise ValueError(f"codes: expected shape [{rows}, frames], not {piece.codes.shape}")
+        done: list[ChunkCodes] = []
         if piece.start:
-            self._close()
+            done += self._close()
             self._segments += 1
             self._scale = piece.scale
         codes = piece.codes
@@ -105,13 +105,14 @@ class PieceWriter:
             self._total += part.shape[1]
             codes = codes[:, part.shape[1] :]
             if self._frames == self._header.chunk_frames:
-                self._close()
+                done += self._close()
+        return done
 
-    def finish(self, audio_length: int) -> None:
-        """Ends the file of a recording of `audio_length` samples per channel. Raises ValueError if
-        the pieces do not make up such a recording."""
-        self._close()
-        about = self._program.header
+    def finish(self, audio_length: int) -> list[ChunkCodes]:
+        """The last chunk of a recording of `audio_length` samples per channel, if any is left.
+        Raises ValueError if the pieces do not make up such a recording."""
+        done = self._close()
+        about = self._about
         stride = about.segment_stride
         if stride is None:
             expected, found, unit = -(-audio_length // about.hop), self._total, "frames"
@@ -121,230 +122,134 @@ class PieceWriter:
             raise ValueError(
                 f"codes: {audio_length} samples make {expected} {unit} of codes, not {found}"
             )
-        self._chunks.finish(audio_length)
+        return done
 
-    def _close(self) -> None:
+    def _close(self) -> list[ChunkCodes]:
         if not self._frames:
-            return
+            return []
+        if self._about.normalize and (self._scale is None or not 0 <= self._scale <= MAX_SCALE):
+            raise ValueError(
+                f"codes: the scale of a segment must be finite and >= 0, not {self._scale}"
+            )
         codes = np.ascontiguousarray(np.concatenate(self._waiting, axis=1))
-        payload = self._coder.encode(codes, self._chunks.is_key)
-        if self._program.header.normalize:
-            if self._scale is None or not 0 <= self._scale <= _MAX_SCALE:
-                raise ValueError(
-                    f"codes: the scale of a segment must be finite and >= 0, not {self._scale}"
-                )
-            payload = _SCALE.pack(self._scale) + payload
-        self._chunks.write(payload, self._frames)
         self._waiting, self._frames = [], 0
+        return [ChunkCodes(codes, self._scale if self._about.normalize else None)]
 
 
-class PieceReader:
-    """Reads the codes of a file, as far as they survive.
+class PieceWriter:
+    """Writes pieces as chunks: each as soon as it is full where `live`, else key interval by key
+    interval, with a language model on up to `threads` threads.
 
-    `lost` grows while pieces are read, by ranges of frames (first, end; None: the unknown end of
-    the recording), or of segments for models that code those; `damaged` says whether anything was
-    not as it was written. `audio_length` is in samples per channel, None until the end record was
-    read or found by the index. Raises ValueError for a file of another model or entropy model.
+    The constructor writes the header. Raises ValueError for an entropy mode that the entropy model
+    does not have. In a `with` block, an error leaves no thread behind.
     """
 
     def __init__(
         self,
         stream: IO[bytes],
-        opened: Opened,
-        name: str,
         program: Program,
+        header: Header,
         model: EntropyModel | None,
+        threads: int = 1,
         live: bool = False,
     ) -> None:
-        """live: decode each chunk when it is there, instead of several intervals together, and
-        never seek."""
-        header = opened.header
-        _check_model(header, program, model, name)
-        self.header = header
-        self.lost: list[tuple[int, int | None]] = []
-        self.start = header.start
-        self._name = name
-        self._about = program.header
-        self._segmented = self._about.segment_length is not None
-        self._lanes = LANES if header.entropy == "lm" and not live else 1
-        self._coder = payload_coder(program, header.entropy, model, header.n_codebooks, self._lanes)
-        self._chunks = ChunkReader(stream, opened, self._about.hop)
-        self._stream = stream
-        self._end: End | None = None
-        self._offsets: list[int] = []
-        if not live and stream.seekable():
-            index = read_index(stream, opened, self._about.hop)
-            self._chunks.begin_at(0)
-            if index is not None and self._fits(index.end):
-                self._end, self._offsets = index
+        lanes = None if live else 1
+        coder = RunCoder(program, header.entropy, model, header.n_codebooks, lanes)
+        self._jobs = coder.encoders(1 if live else threads)
+        self._run_chunks = 1 if live else header.key_chunks
+        self._key_chunks = header.key_chunks
+        self._cutter = Cutter(program, header)
+        self._chunks = ChunkWriter(stream, header)
+        self._run: list[CodeArray] = []
+        self._number = 0  # of chunks that were cut
+        self._cut: deque[ChunkCodes] = deque()  # which are not written yet
 
-    @property
-    def audio_length(self) -> int | None:
-        return None if self._end is None else self._end.audio_length
+    def write(self, piece: Piece) -> None:
+        """Appends a piece. Raises as Cutter.push, and what the device raises that codes."""
+        self._add(self._cutter.push(piece))
 
-    @property
-    def damaged(self) -> bool:
-        return self._chunks.damaged or bool(self.lost)
+    def finish(self, audio_length: int) -> None:
+        """Ends the file of a recording of `audio_length` samples per channel. Raises as
+        Cutter.finish."""
+        self._add(self._cutter.finish(audio_length))
+        self._put(self._jobs.push(self._taken()) if self._run else [])
+        self._put(self._jobs.flush())
+        self._chunks.finish(audio_length)
 
-    def pieces(self, first: int = 0) -> tuple[int, Iterator[Piece | Gap]]:
-        """Where the result begins, and pieces and gaps from there on without a break.
+    def __enter__(self) -> PieceWriter:
+        return self
 
-        With an index that is the latest key chunk at or before frame (segment) `first`, else the
-        start of the file. While iterating: ValueError where no chunk of the file is intact,
-        EOFError where it has none.
-        """
-        number = 0
-        if self._offsets:
-            key_chunks = self.header.key_chunks
-            interval = min(first // self._unit // key_chunks, len(self._offsets) - 1)
-            number = interval * key_chunks
-            self._stream.seek(self._offsets[interval])
-            self._chunks.begin_at(number)
-        return number * self._unit, self._pieces(number * self._unit)
+    def __exit__(self, *_: object) -> None:
+        self._jobs.close()
 
-    @property
-    def _unit(self) -> int:
-        """Frames of a chunk, or 1 where it is a segment."""
-        return 1 if self._segmented else self.header.chunk_frames
+    def _add(self, chunks: list[ChunkCodes]) -> None:
+        for chunk in chunks:
+            self._cut.append(chunk)
+            self._run.append(chunk.codes)
+            self._number += 1
+            if self._number % self._run_chunks == 0:
+                self._put(self._jobs.push(self._taken()))
 
-    def _pieces(self, at: int) -> Iterator[Piece | Gap]:
-        first, some = at, False
-        # What may be missing altogether: a hostile file must not make days of silence.
-        believed = self._chunks.max_gap * self._unit
-        for chunk, scale, codes in self._decoded():
-            begin = chunk.number * self._unit
-            believed -= begin - at
-            if believed < 0:
-                break
-            yield from self._gap(at, begin)
-            # Parts of a chunk: audio takes far more memory than codes.
-            step = codes.shape[1] if self._segmented else _FRAMES_PER_PIECE
-            for part in range(0, codes.shape[1], step):
-                first_part = self._segmented or begin + part == 0
-                yield Piece(codes[:, part : part + step], scale, first_part)
-            some = True
-            at = begin + (1 if self._segmented else chunk.frames)
-            believed += at - begin
-        total = self._total()
-        if not some and first == 0 and total != 0:
-            if total is None and not self._chunks.damaged:
-                raise EOFError(f"{self._name}: truncated (it ends before the first chunk)")
-            raise ValueError(f"{self._name}: damaged, no chunk is intact")
-        if total is not None and total - at <= believed:
-            yield from self._gap(at, total)
-        else:
-            self.lost.append((at, None))
+    def _taken(self) -> CodeRun:
+        first = self._number - len(self._run)
+        run = CodeRun(first % self._key_chunks == 0, self._run)
+        self._run = []
+        return run
 
-    def _total(self) -> int | None:
-        """Frames (segments) of the recording, if it is known."""
-        if self._end is None:
-            return None
-        if self._segmented:
-            return self._end.chunks
-        return -(-self._end.audio_length // self._about.hop)
-
-    def _gap(self, at: int, end: int) -> Iterator[Gap]:
-        """Gaps of bounded size from frame (segment) `at` to `end`."""
-        if at < end:
-            self.lost.append((at, end))
-        while at < end:
-            step = min(end - at, self._unit, _FRAMES_PER_PIECE)
-            yield Gap(step)
-            at += step
-
-    def _decoded(self) -> Iterator[tuple[Chunk, float | None, CodeArray]]:
-        """Chunks that are intact and whose context is known, with their scales and codes."""
-        runs: list[Run] = []
-        known = -1  # the chunk whose context the coder has
-        for record in self._chunks:
-            if isinstance(record, End):
-                if self._fits(record):
-                    self._end = record
-                else:
-                    self._chunks.damaged = True
-                break
-            key = record.number % self.header.key_chunks == 0
-            if not key and record.number != known and self.header.entropy == "lm":
-                continue
-            if key or record.number != known or not runs:
-                if len(runs) == self._lanes:
-                    yield from self._decode(runs)
-                    runs = []
-                runs.append(Run(key, []))
-            runs[-1].chunks.append(record)
-            known = record.number + 1
-            if self._lanes == 1:
-                intact = 0
-                for found in self._decode(runs):
-                    intact += 1
-                    yield found
-                if not intact:
-                    known = -1
-                runs = []
-        yield from self._decode(runs)
-
-    def _decode(self, runs: list[Run]) -> Iterator[tuple[Chunk, float | None, CodeArray]]:
-        scales: dict[int, float] = {}
-        if self._about.normalize:
-            runs = [
-                Run(True, [c for c in run.chunks if self._take_scale(c, scales)]) for run in runs
-            ]
-            payloads = [
-                Run(True, [c._replace(payload=c.payload[_SCALE.size :]) for c in run.chunks])
-                for run in runs
-            ]
-        else:
-            payloads = runs
-        for run, results in zip(runs, self._coder.decode(payloads), strict=True):
-            for chunk, codes in zip(run.chunks, results, strict=True):
-                if codes is not None:
-                    yield chunk, scales.get(chunk.number), codes
-                else:
-                    self._chunks.damaged = True
-
-    def _take_scale(self, chunk: Chunk, scales: dict[int, float]) -> bool:
-        if len(chunk.payload) < _SCALE.size:
-            return False
-        (scale,) = _SCALE.unpack_from(chunk.payload)
-        scales[chunk.number] = scale
-        return bool(0 <= scale <= _MAX_SCALE)
-
-    def _fits(self, end: End) -> bool:
-        """Whether an end record can be the one of a recording of this model."""
-        stride = self._about.segment_stride
-        if stride is not None:
-            return end.chunks == -(-end.audio_length // stride)
-        frames = -(-end.audio_length // self._about.hop)
-        return end.chunks == -(-frames // self.header.chunk_frames)
+    def _put(self, results: list[list[bytes]]) -> None:
+        for payload in (payload for payloads in results for payload in payloads):
+            write_chunk(self._chunks, self._cut.popleft(), payload)
 
 
-def _check_model(header: Header, program: Program, model: EntropyModel | None, name: str) -> None:
-    about = program.header
-    found = shown_model(header.model)
-    if header.model != about.name:
-        raise ValueError(f"{name}: written by model {found}, not {about.name}")
-    if header.model_hash != program.hash:
-        raise ValueError(
-            f"{name}: written by another version of {found} (hash {header.model_hash}, this "
-            f"one has {program.hash})"
-        )
-    if header.entropy != "none":
-        if model is None:
-            raise ValueError(
-                f"{name}: written with the entropy model of {found}, which is not installed"
-            )
-        if header.entropy_hash != model.hash:
-            raise ValueError(
-                f"{name}: written with another version of the entropy model of {found} (hash "
-                f"{header.entropy_hash}, this one has {model.hash})"
-            )
-    if header.n_codebooks > about.n_codebooks:
-        raise ValueError(
-            f"{name}: has {header.n_codebooks} codebooks, but {found} has only {about.n_codebooks}"
-        )
-    if (header.sample_rate, header.channels) != (about.sample_rate, about.channels):
-        raise ValueError(f"{name}: damaged header (its rate or channels are not those of {found})")
-    if about.segment_length is not None:
-        frames = -(-about.segment_length // about.hop)
-        if (header.chunk_frames, header.key_chunks) != (frames, 1):
-            raise ValueError(f"{name}: damaged header (its chunks are not the segments of {found})")
+def write_chunk(writer: ChunkWriter, chunk: ChunkCodes, payload: bytes) -> None:
+    """Appends a chunk whose codes were coded."""
+    if chunk.scale is not None:
+        payload = SCALE.pack(chunk.scale) + payload
+    writer.write(payload, chunk.codes.shape[1])
+
+
+def key_lanes(program: Program, entropy: str) -> int:
+    """The key intervals that files_of codes at once."""
+    return run_lanes(program, entropy, MANY_LANES)
+
+
+def files_of(
+    program: Program,
+    model: EntropyModel | None,
+    recordings: Sequence[tuple[Header, Iterable[Piece], int]],
+    threads: int = 1,
+) -> list[bytes]:
+    """The files of recordings (header, pieces and samples per channel of each), which PieceWriter
+    would write one by one; a language model has the key intervals of all of them at once. Their
+    headers have one entropy mode and one number of codebooks. Raises as PieceWriter."""
+    if not recordings:
+        return []
+    about = recordings[0][0]
+    coder = RunCoder(program, about.entropy, model, about.n_codebooks, MANY_LANES)
+    jobs = coder.encoders(threads)
+    payloads: list[bytes] = []
+    cut: list[list[ChunkCodes]] = []
+    try:
+        for header, pieces, audio_length in recordings:
+            cutter = Cutter(program, header)
+            chunks = [chunk for piece in pieces for chunk in cutter.push(piece)]
+            chunks += cutter.finish(audio_length)
+            cut.append(chunks)
+            for first in range(0, len(chunks), header.key_chunks):
+                run = [chunk.codes for chunk in chunks[first : first + header.key_chunks]]
+                for done in jobs.push(CodeRun(True, run)):
+                    payloads += done
+        for done in jobs.flush():
+            payloads += done
+    finally:
+        jobs.close()
+    following = iter(payloads)
+    files = []
+    for (header, _, audio_length), chunks in zip(recordings, cut, strict=True):
+        stream = io.BytesIO()
+        writer = ChunkWriter(stream, header)
+        for chunk in chunks:
+            write_chunk(writer, chunk, next(following))
+        writer.finish(audio_length)
+        files.append(stream.getvalue())
+    return files

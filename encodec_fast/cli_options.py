@@ -64,9 +64,9 @@ def add_strict(command: argparse.ArgumentParser) -> None:
 
 
 def add_threads(command: argparse.ArgumentParser) -> None:
-    """For segments."""
+    """For segments and language models."""
     command.add_argument(
-        "-t", "--threads", type=int, default=1, help="for models that work by segments; default: 1"
+        "-t", "--threads", type=int, default=1, help="for segments and language models; default: 1"
     )
 
 

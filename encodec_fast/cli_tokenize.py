@@ -50,6 +50,13 @@ def add_tokenize(commands: Any, model: str, bandwidth: float) -> None:
         help="of the output (docs/tokens.md); default: npy",
     )
     command.add_argument(
+        "--entropy",
+        choices=("none", "static", "lm"),
+        default="none",
+        help="of format ecdc: packed bits, a table per codebook, or a language model, smallest "
+        "(default: none)",
+    )
+    command.add_argument(
         "-t", "--threads", metavar="N", type=int, help="default: one for each core"
     )
     command.add_argument(
@@ -89,6 +96,7 @@ def _tokenize(args: argparse.Namespace) -> int:
             args.model,
             args.bandwidth,
             args.format,
+            entropy=args.entropy,
             threads=args.threads,
             shard=args.shard,
             shard_size=SHARD_SIZE if args.shard_size is None else args.shard_size,

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from encodec_fast import _native, chunk_codes, container, decoding, ecdc
-from encodec_fast._native import Audio, CodeArray
+from encodec_fast import chunk_codes, container, decoding, ecdc
+from encodec_fast._native import Audio
 from encodec_fast.blocks import BlockDecoder, BlockEncoder
-from encodec_fast.codes import Codes, checked_pieces, is_torch
+from encodec_fast.chunk_header import Header
+from encodec_fast.codes import Codes, checked_pieces, codes_of, is_torch, to_torch
 from encodec_fast.container import AnyHeader, Recording
 from encodec_fast.entropy_model import EntropyModel
 from encodec_fast.many import encode_recordings, longest_first
-from encodec_fast.payloads import payload_coder
+from encodec_fast.many_decoding import decoded_files
+from encodec_fast.payloads import check_entropy
+from encodec_fast.piece_reader import PieceReader
 from encodec_fast.program import Program
 from encodec_fast.segment_codes import SegmentCoder, load_segment_coder, segment_coder
-from encodec_fast.segments import Piece
-from encodec_fast.store import ModelNotFoundError, find_entropy, find_model, find_program
+from encodec_fast.store import ModelNotFoundError, find_entropy, find_program
 from encodec_fast.streaming import StreamDecoder, StreamEncoder
+from encodec_fast.waveforms import as_waveform, listed
 
 
 class Codec:
@@ -68,10 +70,11 @@ class Codec:
         """A codec by name ("nano_24khz", or whatever `encodec-fast models` lists), or from a
         program file. With `checkpoint` (Meta's .th file, a transformers folder or a checkpoint of
         our trainer; needs encodec-fast[torch]) `model` names its configuration. `threads` is how
-        many groups of segments, or of recordings of encode_many, are coded at once. `lm_checkpoint`
-        is the language model of version 0 files, Meta's .th file or its name ("encodec_lm_24khz";
-        needs encodec-fast[torch]). `device` is "cpu", "cuda" or "cuda:N" (docs/cuda.md): where
-        audio becomes codes and codes audio, which are the same everywhere.
+        many groups of segments, of recordings of a list, or of key intervals under a language model
+        are coded at once. `lm_checkpoint` is the language model of version 0 files, Meta's .th file
+        or its name ("encodec_lm_24khz"; needs encodec-fast[torch]). `device` is "cpu", "cuda" or
+        "cuda:N" (docs/cuda.md): where all but version 0's language model is done, with the same
+        results everywhere.
 
         Raises ValueError (ModelNotFoundError says how to get a model) and OSError, for a device
         that cannot be used too.
@@ -130,10 +133,10 @@ class Codec:
         dtype, no samples, samples that are not finite, or an unsupported bandwidth.
         """
         n_q = self.n_q(bandwidth)
-        audio = self._audio("wav", wav, sample_rate)
+        audio = as_waveform("wav", wav, self.program.header, sample_rate)
         with self.block_encoder(n_q) as encoder:
             pieces = encoder.push(audio) + encoder.flush()
-        return self._codes(pieces, audio.shape[1], is_torch(wav))
+        return codes_of(pieces, audio.shape[1], self.program, is_torch(wav))
 
     def encode_many(
         self, wavs: Sequence[Any], bandwidth: float | None = 6.0, sample_rate: int | None = None
@@ -145,13 +148,13 @@ class Codec:
         the position of the recording (of one of them, where several are at fault).
         """
         n_q = self.n_q(bandwidth)
-        wavs = list(wavs)
+        wavs = listed("wavs", wavs)
 
         def read(number: int) -> Audio:
-            return self._audio(f"wavs[{number}]", wavs[number], sample_rate)
+            return as_waveform(f"wavs[{number}]", wavs[number], self.program.header, sample_rate)
 
         done = encode_recordings(self.program, n_q, self.threads, longest_first(wavs), read)
-        return [self._codes(*done[i], is_torch(wav)) for i, wav in enumerate(wavs)]
+        return [codes_of(*done[i], self.program, is_torch(wav)) for i, wav in enumerate(wavs)]
 
     def decode(self, codes: Codes) -> Any:
         """The recording [channels, audio_length] of `codes`: float32 numpy, or torch if the codes
@@ -164,7 +167,7 @@ class Codec:
         if not isinstance(length, (int, np.integer)) or not 1 <= length <= wav.shape[1]:
             raise ValueError(f"codes: expected audio_length in 1..{wav.shape[1]}, found {length!r}")
         wav = np.ascontiguousarray(wav[:, :length])
-        return _to_torch(wav) if is_torch(codes.codes[0]) else wav
+        return to_torch(wav) if is_torch(codes.codes[0]) else wav
 
     def compress(
         self,
@@ -181,15 +184,22 @@ class Codec:
         header of version 1. Other arguments and errors as `encode`; ValueError for an entropy mode
         that the model or the version lacks.
         """
-        n_q = self.n_q(bandwidth)
-        open_writer = self.piece_writer(n_q, entropy, version, metadata=metadata)
-        codes = self.encode(wav, bandwidth)
-        body = io.BytesIO()
-        writer = open_writer(body)
-        for piece in checked_pieces(codes, self.program):
-            writer.write(piece)
-        header = writer.finish(codes.audio_length)
-        return (b"" if header is None else header.to_bytes()) + body.getvalue()
+        self.piece_writer(self.n_q(bandwidth), entropy, version, metadata=metadata)  # checks
+        (data,) = self._files([self.encode(wav, bandwidth)], entropy, version, metadata)
+        return data
+
+    def compress_many(
+        self,
+        wavs: Sequence[Any],
+        bandwidth: float | None = 6.0,
+        entropy: str = "none",
+        version: int = 1,
+    ) -> list[bytes]:
+        """Compress recordings of any lengths together, on `threads` threads; each gets the bytes
+        that `compress` gives it alone. They share each read of the weights, also of the language
+        model's. Arguments as `compress`, errors as `encode_many`."""
+        self.piece_writer(self.n_q(bandwidth), entropy, version)  # checks
+        return self._files(self.encode_many(wavs, bandwidth), entropy, version)
 
     def decompress(self, data: bytes, strict: bool = False) -> Audio:
         """The recording float32 [channels, samples] in the bytes of an .ecdc file that this model
@@ -199,14 +209,25 @@ class Codec:
         `strict`. Raises ValueError for data of another model, foreign data, and data that is
         damaged (version 0, `strict`, or nothing survives), EOFError for truncated data (version 0).
         """
-        stream = io.BytesIO(_checked_bytes(data))
-        recording = self.open_recording(stream, container.read_header(stream, "data"), "data")
+        recording = self._opened(data, "data")
         blocks = decoding.decoded(
             self.program, recording, "data", threads=self.threads, strict=strict
         )
         parts = [np.zeros((self.channels, 0), np.float32), *blocks]
         container.report_damage(recording, self.program, "data", strict)
         return np.concatenate(parts, axis=1)
+
+    def decompress_many(self, datas: Sequence[bytes], strict: bool = False) -> list[Audio]:
+        """The inverse of compress_many: each recording is what `decompress` gives it alone, in any
+        mixture of versions, bandwidths and entropy modes. Their key intervals share the language
+        model, the recordings the decoder. Damage and errors as `decompress`, with the position of
+        the data in `datas`; an error ends the call."""
+        datas = listed("datas", datas)
+        names = [f"datas[{number}]" for number in range(len(datas))]
+        recordings = [self._opened(*pair) for pair in zip(datas, names, strict=True)]
+        lm = any(isinstance(r, PieceReader) and r.header.entropy == "lm" for r in recordings)
+        model = self.entropy_model if lm else None
+        return decoded_files(self.program, model, recordings, names, self.threads, strict)
 
     # --- streams and files ------------------------------------------------------------------------
 
@@ -244,10 +265,11 @@ class Codec:
         chunk: float = chunk_codes.KEY_SECONDS,
         metadata: dict[str, Any] | None = None,
         start: str = "exact",
+        live: bool = False,
     ) -> Callable[[IO[bytes]], Any]:
         """What makes a writer of pieces for a stream, after its arguments were checked; arguments
-        and errors as files.compress_file. The writer of version 0 writes no header: its `finish`
-        returns the one that belongs in front."""
+        and errors as files.compress_file; live: each chunk is written when it is full. The writer
+        of version 0 writes no header: its `finish` returns the one that belongs in front."""
         if version not in (0, 1):
             raise ValueError(f"version: expected 0 or 1, found {version!r}")
         if version == 0:
@@ -255,10 +277,25 @@ class Codec:
                 raise ValueError("metadata: version 0 has none")
             coder = segment_coder(self.segment_coder, entropy)
             return lambda stream: ecdc.PieceWriter(stream, self, n_q, coder)
+        header, model = self.file_header(n_q, entropy, chunk, start, metadata)
+        return lambda stream: chunk_codes.PieceWriter(
+            stream, self.program, header, model, self.threads, live
+        )
+
+    def file_header(
+        self,
+        n_q: int,
+        entropy: str = "none",
+        chunk: float = chunk_codes.KEY_SECONDS,
+        start: str = "exact",
+        metadata: dict[str, Any] | None = None,
+    ) -> tuple[Header, EntropyModel | None]:
+        """The header of a new version 1 file, and the entropy model that it needs; arguments and
+        errors as files.compress_file."""
         model = None if entropy == "none" else self.entropy_model
         header = chunk_codes.make_header(self.program, n_q, entropy, model, chunk, start, metadata)
-        payload_coder(self.program, entropy, model, n_q, 1)  # refuses what the model has not
-        return lambda stream: chunk_codes.PieceWriter(stream, self.program, header, model)
+        check_entropy(entropy, model, n_q)
+        return header, model
 
     def open_recording(
         self, stream: IO[bytes], header: AnyHeader, name: str, live: bool = False
@@ -268,7 +305,7 @@ class Codec:
         if isinstance(header, ecdc.Header):
             return ecdc.Reader(stream, header, self.program.header, name, self.segment_coder)
         model = None if header.header.entropy == "none" else self.entropy_model
-        return chunk_codes.PieceReader(stream, header, name, self.program, model, live)
+        return PieceReader(stream, header, name, self.program, model, self.threads, live)
 
     def compress_file(self, source: Any, target: Any, **options: Any) -> None:
         """Compress an audio file to an .ecdc file in constant memory; see files.compress_file for
@@ -279,53 +316,31 @@ class Codec:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _audio(self, name: str, wav: Any, sample_rate: int | None) -> Audio:
-        if is_torch(wav):
-            wav = wav.detach().cpu()
-            wav = (wav.float() if wav.is_floating_point() else wav).numpy()  # bfloat16 too
-        audio = _native.as_audio(name, wav, (self.channels, None))
-        if audio.shape[1] == 0:
-            raise ValueError(f"{name}: expected at least one sample, found none")
-        if sample_rate is not None and not isinstance(sample_rate, (int, np.integer)):
-            raise ValueError(f"sample_rate: expected an integer, found {sample_rate!r}")
-        if sample_rate is not None and sample_rate != self.sample_rate:
-            from encodec_fast.audio import convert_audio
+    def _files(
+        self,
+        recordings: Sequence[Codes],
+        entropy: str,
+        version: int,
+        metadata: dict[str, Any] | None = None,
+    ) -> list[bytes]:
+        """The files of recordings that have one number of codebooks."""
+        if not recordings:
+            return []
+        n_q = recordings[0].codes[0].shape[0]
+        pieces = [checked_pieces(codes, self.program) for codes in recordings]
+        lengths = [codes.audio_length for codes in recordings]
+        if version == 0:
+            open_writer = self.piece_writer(n_q, entropy, version)
+            return [
+                container.file_of(open_writer, *pair) for pair in zip(pieces, lengths, strict=True)
+            ]
+        header, model = self.file_header(n_q, entropy, metadata=metadata)
+        files = zip([header] * len(pieces), pieces, lengths, strict=True)
+        return chunk_codes.files_of(self.program, model, list(files), self.threads)
 
-            audio = convert_audio(audio, sample_rate, self.sample_rate, self.channels)
-            if audio.shape[1] == 0:
-                raise ValueError(f"{name}: too short to be resampled to {self.sample_rate} Hz")
-        return audio
-
-    def _codes(self, pieces: Iterable[Piece], length: int, torch: bool) -> Codes:
-        segments: list[list[CodeArray]] = []
-        scales: list[float] = []
-        for piece in pieces:
-            if piece.start:
-                segments.append([])
-                if piece.scale is not None:
-                    scales.append(piece.scale)
-            segments[-1].append(piece.codes)
-        arrays: list[Any] = [np.concatenate(parts, axis=1) for parts in segments]
-        if torch:
-            arrays = [_to_torch(array.astype(np.int64)) for array in arrays]
-        return Codes(
-            arrays, scales if self.normalize else None, length, self.sample_rate, self.name
-        )
-
-
-def decompress(
-    data: bytes, model: str | os.PathLike[str] | None = None, strict: bool = False
-) -> tuple[Audio, int]:
-    """The recording float32 [channels, samples] in the bytes of an .ecdc file, and its sample rate.
-
-    The model is the one the data names, unless `model` (a name or a program file) is given. Damage
-    and errors as Codec.decompress; ModelNotFoundError (a ValueError) if the model is not installed.
-    """
-    if model is None:
-        header = container.read_header(io.BytesIO(_checked_bytes(data)), "data")
-        model = find_model(container.model_name(header))
-    codec = Codec.load(model)
-    return codec.decompress(data, strict), codec.sample_rate
+    def _opened(self, data: object, name: str) -> Recording:
+        stream = container.open_bytes(data, name)
+        return self.open_recording(stream, container.read_header(stream, name), name)
 
 
 def _entropy_file(model: str | os.PathLike[str]) -> Path | None:
@@ -333,15 +348,3 @@ def _entropy_file(model: str | os.PathLike[str]) -> Path | None:
         return find_entropy(model)
     except ModelNotFoundError:
         return None
-
-
-def _checked_bytes(data: object) -> bytes:
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise ValueError(f"data: expected the bytes of a file, found {type(data).__name__}")
-    return bytes(data)
-
-
-def _to_torch(array: Any) -> Any:
-    import torch
-
-    return torch.from_numpy(array)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from encodec_fast import _native
+from encodec_fast._native import CodeArray
 from encodec_fast.program import Program
 from encodec_fast.segments import Piece
 
@@ -75,6 +76,25 @@ def checked_pieces(codes: Codes, program: Program) -> list[Piece]:
     return pieces
 
 
+def codes_of(pieces: Iterable[Piece], length: int, program: Program, torch: bool) -> Codes:
+    """The pieces of a recording of `length` samples per channel as users hold them; `torch`: as
+    torch tensors."""
+    header = program.header
+    segments: list[list[CodeArray]] = []
+    scales: list[float] = []
+    for piece in pieces:
+        if piece.start:
+            segments.append([])
+            if piece.scale is not None:
+                scales.append(piece.scale)
+        segments[-1].append(piece.codes)
+    arrays: list[Any] = [np.concatenate(parts, axis=1) for parts in segments]
+    if torch:
+        arrays = [to_torch(array.astype(np.int64)) for array in arrays]
+    levels = scales if header.normalize else None
+    return Codes(arrays, levels, length, header.sample_rate, header.name)
+
+
 def _is_level(scale: object) -> bool:
     return isinstance(scale, (int, float, np.floating)) and bool(0 <= scale <= _MAX_LEVEL)
 
@@ -82,3 +102,10 @@ def _is_level(scale: object) -> bool:
 def is_torch(value: object) -> bool:
     """Whether value is a torch tensor; does not import torch, whose types tell."""
     return type(value).__module__.partition(".")[0] == "torch"
+
+
+def to_torch(array: Any) -> Any:
+    """A torch tensor that shares the array's memory."""
+    import torch
+
+    return torch.from_numpy(array)

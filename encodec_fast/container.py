@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Iterator
-from typing import IO, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, Protocol
 
 from encodec_fast import chunk_header, ecdc
 from encodec_fast.chunk_header import Opened
@@ -46,9 +47,28 @@ def read_header(stream: IO[bytes], name: str = "<stream>") -> AnyHeader:
     return ecdc.read_header(stream, name, prefix)
 
 
+def open_bytes(data: object, name: str) -> io.BytesIO:
+    """A stream of the argument `name`, the bytes of a file. Raises ValueError for anything else."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ValueError(f"{name}: expected the bytes of a file, found {type(data).__name__}")
+    return io.BytesIO(data)
+
+
 def model_name(header: AnyHeader) -> str:
     """The name of the model that a file says it was written by: any text at all."""
     return header.model if isinstance(header, ecdc.Header) else header.header.model
+
+
+def file_of(
+    open_writer: Callable[[IO[bytes]], Any], pieces: Iterable[Piece], audio_length: int
+) -> bytes:
+    """The file that a writer of pieces makes of a recording; see Codec.piece_writer."""
+    body = io.BytesIO()
+    writer = open_writer(body)
+    for piece in pieces:
+        writer.write(piece)
+    header = writer.finish(audio_length)
+    return (b"" if header is None else header.to_bytes()) + body.getvalue()
 
 
 class Recording(Protocol):

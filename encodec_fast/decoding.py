@@ -52,6 +52,7 @@ def decoded(
     # Without the length, which is known last, the end of the last frame must not be handed out yet.
     holds = length is None and not live
     held = np.zeros((about.channels, 0), np.float32)
+    held_end = first
     position = begin * unit  # of the next sample
     blocks = _blocks(program, recording, begin, threads, live)
     for block in blocks:
@@ -63,7 +64,12 @@ def decoded(
         if last is not None:
             audio = audio[:, : max(0, last - at)]
         if holds:
+            held_end += audio.shape[1]
             audio = np.concatenate([held, audio], axis=1)
+            # Lost segments at the end, which are as long as any, come when the end is known.
+            if (length := recording.audio_length) is not None and held_end > length:
+                audio = audio[:, : max(0, audio.shape[1] - (held_end - length))]
+                held_end = length
             kept = min(about.hop, audio.shape[1])
             audio, held = np.split(audio, [audio.shape[1] - kept], axis=1)
         if audio.shape[1]:
@@ -74,11 +80,9 @@ def decoded(
     blocks.close()
     if holds:
         length = recording.audio_length
-        reached = end = position if last is None else min(position, last)
         if length is not None:
             _check_start(first, length, start, about.sample_rate, name)
-            end = min(end, length)
-        held = held[:, : max(0, held.shape[1] - (reached - end))]
+            held = held[:, : max(0, held.shape[1] - max(0, held_end - length))]
         if held.shape[1]:
             yield held
 

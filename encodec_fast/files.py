@@ -1,4 +1,4 @@
-"""Whole files, block by block: compress, decompress, roundtrip and info, in constant memory."""
+"""Whole files: compress, decompress and roundtrip, block by block in constant memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from encodec_fast import chunk_codes, container, decoding, store
+from encodec_fast._native import Audio
 from encodec_fast.audio import AudioReader, Source
 from encodec_fast.audio_writer import AudioWriter, Encoding
 from encodec_fast.codec import Codec
@@ -66,10 +67,10 @@ def compress_file(
         encoder = _Encoder(codec, reader, n_q, progress)
         file = stack.enter_context(output.path.open("wb+"))
         if version == 1:
-            writer = open_writer(file)
-            for piece in encoder.pieces():
-                writer.write(piece)
-            writer.finish(encoder.length)
+            with open_writer(file) as writer:
+                for piece in encoder.pieces():
+                    writer.write(piece)
+                writer.finish(encoder.length)
         else:
             _write_version_0(open_writer, encoder, file, output)
     return Written(encoder.length, codec.sample_rate, codec.channels, 0.0)
@@ -143,6 +144,21 @@ def decompress_file(
                     progress(written / codec.sample_rate, total)
             lost = container.report_damage(recording, codec.program, name, strict)
     return Written(written, codec.sample_rate, codec.channels, writer.peak, tuple(lost))
+
+
+def decompress(
+    data: bytes, model: str | os.PathLike[str] | None = None, strict: bool = False
+) -> tuple[Audio, int]:
+    """The recording float32 [channels, samples] in the bytes of an .ecdc file, and its sample rate.
+
+    The model is the one the data names, unless `model` (a name or a program file) is given. Damage
+    and errors as Codec.decompress; ModelNotFoundError (a ValueError) if the model is not installed.
+    """
+    if model is None:
+        header = container.read_header(container.open_bytes(data, "data"), "data")
+        model = store.find_model(container.model_name(header))
+    codec = Codec.load(model)
+    return codec.decompress(data, strict), codec.sample_rate
 
 
 def roundtrip_file(

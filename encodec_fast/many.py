@@ -136,7 +136,6 @@ def encode_recordings(
     done: dict[int, tuple[list[Piece], int]] = {}
     threads = max(1, min(threads, len(order)))
     lanes = max(1, min(max(RECORDING_LANES, program.breadth), -(-len(order) // threads)))
-    failed = threading.Event()
 
     def following() -> Recording | None:
         try:
@@ -145,29 +144,39 @@ def encode_recordings(
             return None
         return Recording(program, number, (read(number) for _ in range(1)), lanes)
 
-    def work() -> None:
-        try:
-            for recording in _encode_lanes(program, n_q, lanes, following, failed):
-                if recording.error is not None:
-                    raise recording.error
-                done[recording.number] = recording.pieces, recording.length
-        except BaseException:
-            failed.set()
-            raise
+    def work(stopped: threading.Event) -> None:
+        for recording in _encode_lanes(program, n_q, lanes, following, stopped):
+            if recording.error is not None:
+                raise recording.error
+            done[recording.number] = recording.pieces, recording.length
 
+    run_on_threads(work, threads)
+    return done
+
+
+def run_on_threads(work: Callable[[threading.Event], None], threads: int) -> None:
+    """Calls `work` once on each thread (of one: on this one). Where one call raises, the event that
+    all are given is set, on which they are to end, and the error raised when they have."""
+    stopped = threading.Event()
     if threads == 1:
-        work()
-        return done
+        work(stopped)
+        return
     from concurrent.futures import ThreadPoolExecutor  # only here: start-up time
+
+    def watched() -> None:
+        try:
+            work(stopped)
+        except BaseException:
+            stopped.set()
+            raise
 
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for job in [pool.submit(work) for _ in range(threads)]:
+            for job in [pool.submit(watched) for _ in range(threads)]:
                 job.result()
         except BaseException:  # an interrupt too
-            failed.set()
+            stopped.set()
             raise
-    return done
 
 
 def _encode_lanes(

@@ -47,7 +47,7 @@ def encode_pipe(
     if type(count) is not int or not 1 <= count <= _MAX_CHANNELS:
         raise ValueError(f"channels: expected an integer in 1..{_MAX_CHANNELS}, found {count!r}")
     n_q = codec.n_q(bandwidth)
-    open_writer = codec.piece_writer(n_q, entropy, chunk=chunk, start=start)
+    open_writer = codec.piece_writer(n_q, entropy, chunk=chunk, start=start, live=True)
     dtype = _dtype(sample_format)
     converter = Converter(rate, codec.sample_rate, count, codec.channels)
     blocks = _pcm_blocks(source, dtype, count)

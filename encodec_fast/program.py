@@ -118,6 +118,13 @@ class Program:
             return self.device.new_decoder(lanes, low_latency)
         return _native.Decoder(self.decoder, self.codebooks, lanes, low_latency)
 
+    def new_lm_coder(self, lm: _native.LanguageModel, n_q: int, lanes: int) -> Any:
+        """A native coder of `lanes` sequences of codes of `n_q` codebooks with the language model
+        `lm`, where the program runs."""
+        if self.device is not None:
+            return self.device.new_lm_coder(lm, n_q, lanes)
+        return _native.LmCoder(lm, n_q, lanes)
+
     @staticmethod
     def load(path: str | Path) -> Program:
         """Read and check a program file.

@@ -43,6 +43,23 @@ def test_a_run_and_its_summary(
     assert "finished before" in capsys.readouterr().err
 
 
+def test_entropy_coded_files(
+    tmp_path: Path, tiny_entropies: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    program = tiny_entropies / "tiny_constant.safetensors"
+    source, out = str(tmp_path / "in"), tmp_path / "out"
+    arguments = ["tokenize", "-m", str(program), "--entropy", "lm", source, str(out)]
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "entropy: lm is for format ecdc alone" in said and not out.exists()
+    assert main([*arguments, "--format", "ecdc"]) == 0
+    codec = ef.Codec.load(program)
+    assert len(list(ef.load_tokens(out, codec))) == 4
+    capsys.readouterr()
+    assert main(["info", "-m", str(program), str(next(out.glob("0*.ecdc")))]) == 0
+    assert "language model" in capsys.readouterr().out
+
+
 def test_failures_are_listed_and_the_status_says_so(
     tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ TIERS = {
     "many": 6,
     "segment_codes": 6,
     "codes": 7,
+    "waveforms": 8,
     "ecdc": 7,
     "audio": 7,
     "audio_writer": 8,
@@ -45,8 +46,10 @@ TIERS = {
     "chunks": 9,
     "payloads": 10,
     "chunk_codes": 11,
+    "piece_reader": 12,
     "container": 12,
     "decoding": 13,
+    "many_decoding": 13,
     "codec": 14,
     "files": 15,
     "info": 16,
@@ -71,7 +74,7 @@ TORCH_WING = ("models", "training", "integrations")
 MODELS_MAY_IMPORT = {"_native", "program", "entropy", "entropy_model"}
 # Upward, and only inside functions: what is loaded when it is needed.
 DEFERRED = {
-    "codec": {"models.checkpoints", "models.export", "audio", "files"},
+    "codec": {"models.checkpoints", "models.export", "files"},
     "segment_codes": {"models.lm_coder"},
     "cli_models": {"models.checkpoints", "models.export", "models.entropy_export"},
     "evaluation": {"models.checkpoints", "models.export"},

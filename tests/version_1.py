@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from signals import FloatArray
 
 import encodec_fast as ef
 from encodec_fast import container
-from encodec_fast.chunk_codes import PieceReader
+from encodec_fast.piece_reader import PieceReader
 from encodec_fast.segments import Piece
 
 KINDS = ("reflect", "constant", "segments")
@@ -66,3 +68,14 @@ def container_size(data: bytes) -> int:
     opened = container.read_header(io.BytesIO(data))
     assert isinstance(opened, container.Opened)
     return opened.size
+
+
+def outcome(decompress: Any) -> tuple[Any, list[str]]:
+    """What a call gives, or the error that it raises, and its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result = decompress()
+        except (ValueError, EOFError) as error:
+            result = f"{type(error).__name__}: {error}"
+    return result, [str(warning.message) for warning in caught]

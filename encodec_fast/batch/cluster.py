@@ -21,7 +21,7 @@ from encodec_fast.batch.run import Progress
 from encodec_fast.batch.settings import Settings
 from encodec_fast.batch.shard_coder import ShardCoder
 from encodec_fast.codec import Codec
-from encodec_fast.store import find_program
+from encodec_fast.store import find_entropy, find_program
 
 # Ray reports on clusters to its makers, unless the process that starts one is told not to.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -101,7 +101,14 @@ def _coded_shards(
     # A block a shard: what a worker takes at a time, and what is done again when it dies.
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         ShardCoder,
-        fn_constructor_args=(settings, output.folder, output.state, program, str(Path.cwd())),
+        fn_constructor_args=(
+            settings,
+            output.folder,
+            output.state,
+            program,
+            str(Path.cwd()),
+            None if settings.entropy == "none" else find_entropy(settings.model).read_bytes(),
+        ),
         num_cpus=settings.threads,
         num_gpus=1 if settings.device == "cuda" else None,  # Ray shows a worker no other GPU
         compute=ray.data.ActorPoolStrategy(

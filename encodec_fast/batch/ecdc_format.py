@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 
@@ -13,15 +15,87 @@ import numpy as np
 
 from encodec_fast import container, ecdc
 from encodec_fast.batch import item_json
+from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.tokens import Tokens
+from encodec_fast.chunk_codes import files_of, key_lanes
+from encodec_fast.chunk_header import Header
 from encodec_fast.codec import Codec
 from encodec_fast.codes import checked_pieces
 from encodec_fast.segments import Gap
 from encodec_fast.store import find_model
 
 
+@dataclass(frozen=True)
+class Packed(Tokens):
+    """Tokens with the bytes of their file, which `write` writes."""
+
+    file: bytes = b""
+
+
+def packed(
+    outcomes: Iterable[Tokens | Failure], codec: Codec, entropy: str
+) -> Iterator[Tokens | Failure]:
+    """The outcomes with the files of their tokens, in the entropy mode of that name: a language
+    model codes the key intervals of several together, as many as it has lanes. Tokens that no file
+    can hold are a failure."""
+    waiting: list[tuple[Tokens, Header]] = []
+    intervals = 0
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            yield outcome
+            continue
+        try:
+            header = _header(outcome, codec, entropy)
+        except ValueError as error:
+            yield _failure(outcome, error)
+            continue
+        waiting.append((outcome, header))
+        frames = header.chunk_frames * header.key_chunks
+        intervals += sum(-(-count // frames) for count in outcome.segment_frames)
+        if intervals >= key_lanes(codec.program, entropy):
+            yield from _packed(waiting, codec)
+            waiting, intervals = [], 0
+    yield from _packed(waiting, codec)
+
+
 def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
     (tokens,) = items
+    if isinstance(tokens, Packed):
+        stream.write(tokens.file)
+    else:
+        stream.write(*_files([(tokens, _header(tokens, codec, "none"))], codec))
+
+
+def _packed(items: Sequence[tuple[Tokens, Header]], codec: Codec) -> Iterator[Tokens | Failure]:
+    try:
+        files = _files(items, codec)
+    except ValueError as error:
+        if len(items) == 1:
+            yield _failure(items[0][0], error)
+        else:  # of one of them, which the others are not to suffer from
+            for item in items:
+                yield from _packed([item], codec)
+        return
+    for (tokens, _), file in zip(items, files, strict=True):
+        fields = {field.name: getattr(tokens, field.name) for field in dataclasses.fields(tokens)}
+        yield Packed(**fields, file=file)
+
+
+def _files(items: Sequence[tuple[Tokens, Header]], codec: Codec) -> list[bytes]:
+    entropy_coded = any(header.entropy != "none" for _, header in items)
+    recordings = [
+        (header, checked_pieces(tokens.to_codes(), codec.program), tokens.audio_length)
+        for tokens, header in items
+    ]
+    return files_of(codec.program, codec.entropy_model if entropy_coded else None, recordings)
+
+
+def _failure(tokens: Tokens, error: ValueError) -> Failure:
+    return Failure(tokens.key, tokens.source, f"ecdc: {error}")
+
+
+def _header(tokens: Tokens, codec: Codec, entropy: str) -> Header:
+    """The header of an item's file. Raises ValueError for an item that no file can hold."""
     item_json.describe(tokens)
     metadata: dict[str, Any] = {"key": tokens.key, "source": tokens.source}
     if tokens.extra:
@@ -32,10 +106,9 @@ def write(items: Iterable[Tokens], stream: IO[bytes], codec: Codec) -> None:
         raise ValueError(
             f"model_hash: expected {codec.program.hash} of {codec.name}, found {tokens.model_hash}"
         )
-    writer = codec.piece_writer(tokens.codes.shape[0], metadata=metadata)(stream)
-    for piece in checked_pieces(tokens.to_codes(), codec.program):
-        writer.write(piece)
-    writer.finish(tokens.audio_length)
+    header, _ = codec.file_header(tokens.codes.shape[0], entropy, metadata=metadata)
+    header.to_bytes()  # refuses too much metadata
+    return header
 
 
 def read(stream: IO[bytes], codec: Codec | None) -> Iterator[Tokens]:

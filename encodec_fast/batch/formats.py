@@ -14,9 +14,12 @@ from encodec_fast.batch import (
     safetensors_format,
     webdataset_format,
 )
+from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.filesystem import open_binary
 from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
+
+Outcome = Tokens | Failure
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Format:
 
     suffix: of its files; read_stream, write_stream: what `read` and `write` do to a binary stream
     that can be sought; check: of formats whose files hold many items, raises ValueError for an item
-    that a file of so many, all of which pass, could not hold.
+    that a file of so many, all of which pass, could not hold; pack: what is better done to several
+    items at once, on the thread that coded them, before they are written one by one.
     """
 
     name: str
@@ -33,11 +37,16 @@ class Format:
     write_stream: Callable[[Iterable[Tokens], IO[bytes], Codec], None]
     read_stream: Callable[[IO[bytes], Codec | None], Iterator[Tokens]]
     check: Callable[[Tokens, int], None] | None = None
+    pack: Callable[[Iterable[Outcome], Codec, str], Iterator[Outcome]] | None = None
 
     @property
     def per_item(self) -> bool:
         """Whether a file holds one item."""
         return self.check is None
+
+    def packed(self, outcomes: Iterable[Outcome], codec: Codec, entropy: str) -> Iterable[Outcome]:
+        """The outcomes as `write` takes them soonest; entropy: the mode of .ecdc files."""
+        return outcomes if self.pack is None else self.pack(outcomes, codec, entropy)
 
     def write(self, tokens: Iterable[Tokens], target: Path, codec: Codec) -> None:
         """Writes a file, the same bytes for the same tokens and versions of libraries.
@@ -89,7 +98,7 @@ FORMATS = {
             webdataset_format.read,
             webdataset_format.check,
         ),
-        Format("ecdc", ".ecdc", ecdc_format.write, ecdc_format.read),
+        Format("ecdc", ".ecdc", ecdc_format.write, ecdc_format.read, pack=ecdc_format.packed),
     )
 }
 

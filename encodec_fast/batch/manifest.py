@@ -46,6 +46,10 @@ def identity_of(settings: Settings, codec: Codec, items: Sequence[Item]) -> dict
     keys = hashlib.sha256()
     for item in items:
         keys.update(item.key.encode() + b"\0")
+    entropy = {}
+    # Only where there is any: folders of versions that knew none go on.
+    if settings.entropy != "none" and (model := codec.entropy_model) is not None:
+        entropy = {"entropy": settings.entropy, "entropy_hash": model.hash}
     return {
         "version": VERSION,
         "model": codec.name,
@@ -56,6 +60,7 @@ def identity_of(settings: Settings, codec: Codec, items: Sequence[Item]) -> dict
         "jobs": settings.shard[1],
         "total": len(items),
         "keys": keys.hexdigest()[:16],
+        **entropy,
     }
 
 
@@ -82,12 +87,13 @@ def check_document(out: str, path: str, data: bytes, identity: dict[str, Any]) -
     try:
         found = json.loads(data)
         found = found.get("identity", found)
-        differing = [name for name in identity if found.get(name) != identity[name]]
+        names = dict.fromkeys([*identity, *found])
+        differing = [name for name in names if found.get(name) != identity.get(name)]
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest of tokenize: {error}") from None
     if differing:
         told = "; ".join(
-            f"{name}: expected {identity[name]}, found {found.get(name)}" for name in differing
+            f"{name}: expected {identity.get(name)}, found {found.get(name)}" for name in differing
         )
         raise ValueError(f"output {out}: is of another run ({told})")
 

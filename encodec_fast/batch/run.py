@@ -7,19 +7,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from encodec_fast.batch.coding import Failure, code_items, longest_first, read_item
 from encodec_fast.batch.filesystem import is_remote
+from encodec_fast.batch.formats import FORMATS, Outcome
 from encodec_fast.batch.items import Item
 from encodec_fast.batch.job import Job
 from encodec_fast.batch.manifest import Report
 from encodec_fast.batch.read_ahead import Read, ReadAhead
 from encodec_fast.batch.settings import Settings
-from encodec_fast.batch.tokens import Tokens
 from encodec_fast.codec import Codec
 from encodec_fast.many import RECORDING_LANES
 from encodec_fast.program import Program
@@ -65,7 +65,11 @@ def run_locally(
         guesses = {item.key: item.seconds for item in pending}
         coded, seconds, failed, done = 0, 0.0, 0, 0.0
         n_q = codec.n_q(settings.bandwidth)
-        outcomes = coded_items(codec.program, n_q, pending, settings.threads)
+
+        def packed(coded: Iterable[Outcome]) -> Iterable[Outcome]:
+            return FORMATS[settings.format].packed(coded, codec, settings.entropy)
+
+        outcomes = coded_items(codec.program, n_q, pending, settings.threads, packed)
         with contextlib.closing(outcomes):  # an error or interrupt here ends the threads too
             for outcome in outcomes:
                 recorded = job.add(outcome)
@@ -84,11 +88,16 @@ def run_locally(
 
 
 def coded_items(
-    program: Program, n_q: int, items: Sequence[Item], threads: int
-) -> Generator[Tokens | Failure, None, None]:
+    program: Program,
+    n_q: int,
+    items: Sequence[Item],
+    threads: int,
+    packed: Callable[[Iterable[Outcome]], Iterable[Outcome]] = iter,
+) -> Generator[Outcome, None, None]:
     """The tokens of all items, on `threads` threads, as they are done; where the program runs on a
-    device, those read ahead for it. No thread is left when the iteration ends, also by an error or
-    an interrupt."""
+    device, those read ahead for it. Each thread that codes gives its own to `packed`, and on what
+    that makes of them. No thread is left when the iteration ends, also by an error or an interrupt.
+    """
     order: Iterator[Item] = longest_first(list(items))
     threads = max(1, min(threads, len(items)))
     workers, read, ahead = threads, None, None
@@ -98,13 +107,13 @@ def coded_items(
     following = _Shared(order)
     lanes = max(RECORDING_LANES, program.breadth // workers)
     lanes = max(1, min(lanes, -(-len(items) // workers)))
-    results: queue.Queue[Tokens | Failure | BaseException | None]
+    results: queue.Queue[Outcome | BaseException | None]
     results = queue.Queue(threads * _RESULTS_PER_THREAD)
     stopped = threading.Event()
 
     def work() -> None:
         try:
-            for outcome in code_items(program, n_q, following, lanes, stopped, read):
+            for outcome in packed(code_items(program, n_q, following, lanes, stopped, read)):
                 results.put(outcome)
         except BaseException as error:
             results.put(error)

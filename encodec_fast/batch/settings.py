@@ -8,6 +8,7 @@ from typing import Any
 
 from encodec_fast.batch.formats import FORMATS
 from encodec_fast.batch.sources import AUDIO_COLUMN
+from encodec_fast.chunk_header import ENTROPIES
 
 SHARD_SIZE = 1000
 # The header of a safetensors shard has 64 MiB: this many items have 3355 bytes each.
@@ -22,8 +23,8 @@ class Settings:
     model: a name or a program file; bandwidth: kbps, None for all codebooks; format: a name in
     FORMATS; shard: (i, n), the job i of an array of n, from 0; shard_size: items of an output file
     (of a group of them, in formats of a file an item); threads: of this machine's; audio_column: of
-    tables; device: see Codec.load. Threads and device do not change what comes out. Raises
-    ValueError for values that no run can have.
+    tables; device: see Codec.load; entropy: the mode of .ecdc files. Threads and device do not
+    change what comes out. Raises ValueError for values that no run can have.
     """
 
     model: str
@@ -34,10 +35,18 @@ class Settings:
     threads: int = 1
     audio_column: str = AUDIO_COLUMN
     device: str = "cpu"
+    entropy: str = "none"
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"format: expected {', '.join(FORMATS)}, found {self.format!r}")
+        if self.entropy not in ENTROPIES:
+            raise ValueError(f"entropy: expected {', '.join(ENTROPIES)}, found {self.entropy!r}")
+        if self.entropy != "none" and self.format != "ecdc":
+            raise ValueError(
+                f"entropy: {self.entropy} is for format ecdc alone, expected none with "
+                f"{self.format}"
+            )
         for name, most in (("shard_size", MAX_SHARD_SIZE), ("threads", MAX_THREADS)):
             found = getattr(self, name)
             if not _is_integer(found) or not 1 <= found <= most:

@@ -27,6 +27,7 @@ from encodec_fast.batch.names import shard_name
 from encodec_fast.batch.run import run_locally
 from encodec_fast.batch.settings import Settings
 from encodec_fast.codec import Codec
+from encodec_fast.store import ENTROPY_SUFFIX
 
 # Of a record that waits until the files that it names are there in the place of others.
 _NEXT = ".next"
@@ -38,11 +39,18 @@ class ShardCoder:
 
     state: the folder below the output folder that has a record of each shard that is done; program:
     the bytes of the program file; caller: the caller's working folder, from which relative paths of
-    sources lead on. Takes and gives rows of Ray Data.
+    sources lead on; entropy_model: the bytes of its file, where the settings need one. Takes and
+    gives rows of Ray Data.
     """
 
     def __init__(
-        self, settings: Settings, folder: Folder, state: str, program: bytes, caller: str
+        self,
+        settings: Settings,
+        folder: Folder,
+        state: str,
+        program: bytes,
+        caller: str,
+        entropy_model: bytes | None = None,
     ) -> None:
         # A worker is a process of its own. On other machines there may be no such folder.
         with contextlib.suppress(OSError):
@@ -54,7 +62,11 @@ class ShardCoder:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "program.safetensors"
             path.write_bytes(program)
+            if entropy_model is not None:
+                path.with_suffix(ENTROPY_SUFFIX).write_bytes(entropy_model)
             self._codec = Codec.load(path, device=settings.device)
+            if entropy_model is not None:
+                _ = self._codec.entropy_model  # read while the file is there
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """row: "shard", its number; "items", pickled; "retry", whether failures are tried again.

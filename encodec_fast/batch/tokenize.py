@@ -21,6 +21,7 @@ def tokenize(
     bandwidth: float | None = 6.0,
     format: str = "npy",
     *,
+    entropy: str = "none",
     threads: int | None = None,
     shard: tuple[int, int] = (0, 1),
     shard_size: int = SHARD_SIZE,
@@ -35,6 +36,7 @@ def tokenize(
     sources: see batch.sources.list_items: a folder, pattern, file, manifest, archive, table, URL or
     datasets.Dataset, or several; codec: or the name of a model or a program file; bandwidth: kbps,
     None for all codebooks; format: npy, safetensors, parquet, webdataset or ecdc (docs/tokens.md);
+    entropy: of format ecdc, "none", "static" or "lm" (docs/entropy.md);
     threads: default one for each core (of each actor on a cluster: one); shard: (i, n), the job i
     of n, from 0, which share `out`; shard_size: items of an output file; audio_column: of tables;
     engine: "local", or "ray" for a cluster; device: "cpu", "cuda" or "cuda:N" (docs/cuda.md), of
@@ -67,10 +69,11 @@ def tokenize(
         threads=threads,
         audio_column=audio_column,
         device=device,
+        entropy=entropy,
     )
     here = device if engine == "local" else "cpu"
     loaded = codec if isinstance(codec, Codec) else Codec.load(codec, device=here)
-    loaded.n_q(bandwidth)
+    loaded.file_header(loaded.n_q(bandwidth), entropy)  # refuses what the model has not
     items = list_items(sources, audio_column)
     if engine == "local":
         return run_locally(items, out, loaded, settings, retry_failed, progress)

@@ -19,7 +19,7 @@ from encodec_fast.evaluation.metrics import Spectra
 from encodec_fast.evaluation.models import EvaluatedModel
 from encodec_fast.evaluation.recordings import Recording, Setting, read_recording
 from encodec_fast.evaluation.report import QUALITIES, SPEECH, Figure, System
-from encodec_fast.payloads import PayloadCoder, payload_coder
+from encodec_fast.payloads import CodeRun, PayloadCoder, payload_coder
 from encodec_fast.training.static_tables import count_codes
 
 EXCERPT_SECONDS = 4.0
@@ -172,7 +172,8 @@ class Measurer:
         for segment in codes.codes:
             for first in range(0, segment.shape[1], step):
                 chunk = np.ascontiguousarray(segment[:, first : first + step])
-                bits += 8 * len(self._coders[key].encode(chunk, True))
+                ((payload,),) = self._coders[key].encode([CodeRun(True, [chunk])])
+                bits += 8 * len(payload)
         return bits
 
     @staticmethod

@@ -51,8 +51,8 @@ def coded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
     original = run.coded_items
 
-    def counted(program: Any, n_q: int, items: Any, threads: int) -> Iterator[Any]:
-        for outcome in original(program, n_q, items, threads):
+    def counted(*arguments: Any) -> Iterator[Any]:
+        for outcome in original(*arguments):
             keys.append(outcome.key)
             yield outcome
 
