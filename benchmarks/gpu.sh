@@ -52,6 +52,8 @@ check "elements: the CPU's bits" 60 bash -c 'on_device elements --stride 97'
 check "codebooks: the CPU's bits" 60 bash -c 'on_device codebooks'
 check "random models: the CPU's bits" 90 bash -c 'on_device agreement --models 3'
 check "wide models, 70 streams: the CPU's bits" 90 bash -c 'on_device agreement --wide --lanes 70'
+check "language models: the CPU's bytes" 90 bash -c 'on_device lm --calls 24 && on_device lm --shapes odd "heads of 25" --lanes 700 --calls 4 --steps 90'
+check "language model's coder: the CPU's tests" 60 bash -c 'on_device lm_rules'
 check "bundled models, recordings" 90 "$python" -m pytest -q -rs -p no:cacheprovider \
   "$root/tests/cuda/test_gpu.py" -k recordings
 
@@ -61,13 +63,17 @@ if command -v compute-sanitizer > /dev/null; then
     check "compute-sanitizer $tool (may be refused on virtual machines)" 60 compute-sanitizer \
       --tool "$tool" --error-exitcode 9 \
       "$python" "$root/tests/cuda/agreement_on_device.py" --kinds segments --seed 7
+    check "compute-sanitizer $tool, language model" 45 compute-sanitizer \
+      --tool "$tool" --error-exitcode 9 \
+      "$python" "$root/tests/cuda/lm_on_device.py" --shapes odd --calls 4 --steps 12 --seed 7
   done
 else
   echo "compute-sanitizer is not here: skipped"
 fi
 
 if "$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
-  check "figures" 240 "$python" "$root/benchmarks/bench_gpu.py" "$@"
+  check "figures" 200 "$python" "$root/benchmarks/bench_gpu.py" "$@"
+  check "figures of entropy coding" 150 "$python" "$root/benchmarks/bench_gpu_entropy.py" "$@"
 else
   echo "PyTorch with CUDA is not here: the figures are skipped"
 fi

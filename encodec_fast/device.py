@@ -48,7 +48,8 @@ class DeviceWeights:
 
     def new_lm_coder(self, lm: _native.LanguageModel, n_q: int, lanes: int) -> Any:
         """A coder on this GPU as _native.LmCoder(lm, n_q, lanes) is one on the CPU: the same
-        methods, with the same results. All coders of a model share its weights there. Raises ValueError as that does, OSError where the GPU fails or is full."""
+        methods, with the same results. All coders of a model share its weights there. Raises
+        ValueError as that does, OSError where the GPU fails or is full."""
         with self._lock:
             if self._lm is None or self._lm[0] is not lm:
                 self._lm = None  # first, so that both are never held

@@ -69,7 +69,7 @@ std::vector<LmCodes> make_codes(const Coder& coder, const std::vector<int64_t>& 
 
 template <typename Coder>
 std::vector<nb::bytes> SharedLmCoder<Coder>::encode(const std::vector<int64_t>& streams,
-                              const std::vector<CodeRows>& codes) {
+                                                    const std::vector<CodeRows>& codes) {
   const Exclusive lock(busy);
   const std::vector<LmCodes> all = make_codes(coder, streams, codes);
   std::vector<std::vector<uint8_t>> data;
@@ -85,8 +85,8 @@ std::vector<nb::bytes> SharedLmCoder<Coder>::encode(const std::vector<int64_t>& 
 
 template <typename Coder>
 std::vector<nb::object> SharedLmCoder<Coder>::decode(const std::vector<int64_t>& streams,
-                               const std::vector<nb::bytes>& data,
-                               const std::vector<int64_t>& frames) {
+                                                     const std::vector<nb::bytes>& data,
+                                                     const std::vector<int64_t>& frames) {
   const Exclusive lock(busy);
   require(streams.size() == data.size(), "data: expected one payload per stream");
   require(streams.size() == frames.size(), "frames: expected one count per stream");
@@ -119,8 +119,7 @@ std::vector<nb::object> SharedLmCoder<Coder>::decode(const std::vector<int64_t>&
 
 template <typename Coder>
 std::vector<NewArray<float, 3>> SharedLmCoder<Coder>::probabilities(
-    const std::vector<int64_t>& streams,
-                                              const std::vector<CodeRows>& codes) {
+    const std::vector<int64_t>& streams, const std::vector<CodeRows>& codes) {
   const Exclusive lock(busy);
   const std::vector<LmCodes> all = make_codes(coder, streams, codes);
   const size_t books = static_cast<size_t>(coder.n_q());
@@ -140,7 +139,6 @@ std::vector<NewArray<float, 3>> SharedLmCoder<Coder>::probabilities(
   }
   return result;
 }
-
 
 // The class `LmCoder` of a module; `open` makes a model ready.
 template <typename Coder, typename Model, typename Open>

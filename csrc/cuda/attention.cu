@@ -149,8 +149,7 @@ class Head {
     const int end = to(row) - tile < kTile ? to(row) - tile : kTile;
     const float* term = scores_ + row * stride_ + tile;
 #pragma unroll 8
-    for (int e = begin; e < end; ++e)
-      sum = fma(Vec{term[e]}, Vec{tiles_.entries[e][channel]}, sum);
+    for (int e = begin; e < end; ++e) sum = fma(Vec{term[e]}, Vec{tiles_.entries[e][channel]}, sum);
     return sum;
   }
 
@@ -178,7 +177,8 @@ class Head {
     const int channel = thread_ % kChannels;
     for (int row = thread_ / kChannels; row < rows_; row += S::kWarps) {
       if (channel < width_at(c))
-        tiles_.queries[row][channel] = rows_of_block_[row * 3 * g_.heads * g_.head_dim + c + channel];
+        tiles_.queries[row][channel] =
+            rows_of_block_[row * 3 * g_.heads * g_.head_dim + c + channel];
     }
   }
 

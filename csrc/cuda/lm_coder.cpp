@@ -120,7 +120,8 @@ std::vector<std::vector<uint8_t>> LmCoder::encode(const std::vector<LmCodes>& st
   queue_.download(&bad, job.bad, sizeof bad);
   queue_.finish();
   require(bad == 0, "language model: its probabilities are not finite");
-  const size_t size = static_cast<size_t>(writers.back().bytes - start) + size_of(writers.back().used);
+  const size_t size =
+      static_cast<size_t>(writers.back().bytes - start) + size_of(writers.back().used);
   result_.reserve(size);
   queue_.download(result_.bytes(), start, size);
   queue_.finish();

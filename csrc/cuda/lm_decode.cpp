@@ -135,7 +135,8 @@ void LmCoder::decode(std::vector<LmPayload>& streams) {
     readings.erase(std::remove_if(readings.begin(), readings.end(), ended), readings.end());
     if (readings.empty()) break;
     // Streams beyond these begin as others end.
-    const int64_t rows = std::min<int64_t>(static_cast<int64_t>(readings.size()), state_.most_rows());
+    const int64_t rows =
+        std::min<int64_t>(static_cast<int64_t>(readings.size()), state_.most_rows());
     const bool fits = rows <= tape_rows_ && 2 * rows >= tape_rows_;
     if (!fits || tape_version_ != state_.version()) record(rows);
     fill(readings, rows);

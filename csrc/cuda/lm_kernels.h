@@ -11,10 +11,11 @@
 
 namespace encodec_fast::cuda {
 
-// Consecutive steps of one stream. Entries of its keys and values are numbered as in docs/entropy.md:
-// 0 is that of an all-zero input, step t makes entry t + 1.
+// Consecutive steps of one stream. Entries of its keys and values are numbered as in
+// docs/entropy.md: 0 is that of an all-zero input, step t makes entry t + 1.
 struct LmRun {
-  float* cache;     // of the stream: [layers][keys, values][heads][past][head_dim], entry e in e % past
+  float*
+      cache;  // of the stream: [layers][keys, values][heads][past][head_dim], entry e in e % past
   uint16_t* codes;  // [rows + 1][n_q], from the step before the first one on
   int64_t entry;    // that the first row makes
   int64_t begin;    // those of the stream in the same block: entries from `begin` on are in the
@@ -47,8 +48,8 @@ void gelu(float* x, int64_t count, cudaStream_t stream);
 
 struct LmAttention {
   LmRuns block;
-  int64_t run_rows;  // of a run, at most
-  const float* qkv;  // [rows][3][heads][head_dim]
+  int64_t run_rows;   // of a run, at most
+  const float* qkv;   // [rows][3][heads][head_dim]
   const float* bias;  // [3][heads][head_dim]: keys and values of entry 0
   int64_t layer, heads, head_dim, past;
   float scale;

@@ -30,6 +30,7 @@ struct LmPlan {
 };
 
 // All steps of all streams, in blocks of at most `rows` and runs of at most `run_rows`.
-LmPlan plan_blocks(const std::vector<LmSteps>& streams, int64_t n_q, int64_t rows, int64_t run_rows);
+LmPlan plan_blocks(const std::vector<LmSteps>& streams, int64_t n_q, int64_t rows,
+                   int64_t run_rows);
 
 }  // namespace encodec_fast::cuda

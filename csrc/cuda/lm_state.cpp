@@ -56,8 +56,8 @@ void LmState::reserve(int64_t rows, Queue& queue) {
   float* const x = x_.floats();
   float* const y = y_.floats();
   const Part parts[kSteps] = {
-      {x, nullptr, qkv_.floats(), nullptr, rows, 0},     {mixed_.floats(), x, y, nullptr, rows, 0},
-      {x, nullptr, hidden_.floats(), nullptr, rows, 0},  {hidden_.floats(), x, y, nullptr, rows, 0},
+      {x, nullptr, qkv_.floats(), nullptr, rows, 0},    {mixed_.floats(), x, y, nullptr, rows, 0},
+      {x, nullptr, hidden_.floats(), nullptr, rows, 0}, {hidden_.floats(), x, y, nullptr, rows, 0},
       {x, nullptr, logits_.floats(), nullptr, rows, 0},
   };
   parts_.reserve(sizeof parts);
@@ -78,12 +78,13 @@ void LmState::run(const LmRuns& block, int64_t run_rows, cudaStream_t stream) co
   const LanguageModel& m = sizes();
   const int64_t rows = block.rows;
   float* const x = x_.floats();
-  embed({block, model_->embeddings(), model_->norm(), model_->rates(), n_q_, m.entries(), m.dim(), x},
-        stream);
+  embed(
+      {block, model_->embeddings(), model_->norm(), model_->rates(), n_q_, m.entries(), m.dim(), x},
+      stream);
   int64_t index = 0;
   for (const DeviceLmLayer& layer : model_->layers()) {
-    const LmAttention attention = {block,     run_rows,  qkv_.floats(),       layer.qkv.bias,
-                                   index,     m.heads(), m.dim() / m.heads(), m.past(),
+    const LmAttention attention = {block,     run_rows,       qkv_.floats(),       layer.qkv.bias,
+                                   index,     m.heads(),      m.dim() / m.heads(), m.past(),
                                    m.scale(), mixed_.floats()};
     multiply(layer.qkv, kQkv, rows, stream);
     attend(attention, stream);

@@ -39,7 +39,9 @@ class DeviceLanguageModel {
   const float* embeddings() const { return embeddings_; }  // [books][entries + 1][dim]
   const double* rates() const { return rates_; }           // [dim / 2]
   // The heads of the first n_q codebooks side by side, each padded() columns wide.
-  DeviceMatrix heads(int64_t n_q) const { return {heads_.panels, heads_.bias, heads_.k, n_q * padded()}; }
+  DeviceMatrix heads(int64_t n_q) const {
+    return {heads_.panels, heads_.bias, heads_.k, n_q * padded()};
+  }
   // Entries rounded up to panels.
   int64_t padded() const { return padded_; }
 

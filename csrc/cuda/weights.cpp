@@ -21,7 +21,9 @@ size_t pack_recurrent(Pack& pack, const Matrix& m) {
 }  // namespace
 
 DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
-    : graph_(std::move(graph)), device_(device), multiprocessors_(device_info(device).multiprocessors) {
+    : graph_(std::move(graph)),
+      device_(device),
+      multiprocessors_(device_info(device).multiprocessors) {
   struct Places {
     size_t panels, bias, recurrent, scale, offset;
   };

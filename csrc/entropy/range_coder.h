@@ -62,8 +62,7 @@ struct RangeWriter {
       value = rounded;
     }
     if (value < low) carry();
-    for (unsigned i = 0; i < kept; ++i)
-      bytes[used++] = static_cast<uint8_t>(value >> (56 - 8 * i));
+    for (unsigned i = 0; i < kept; ++i) bytes[used++] = static_cast<uint8_t>(value >> (56 - 8 * i));
   }
 
  private:

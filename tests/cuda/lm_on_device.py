@@ -93,9 +93,7 @@ def check_coder(rng: Rng, sizes: Sizes, lanes: int, calls: int, steps: int) -> N
         writers.reset(again)
         readers.reset(again)
         frames = [int(n) for n in rng.integers(0, steps + 1, len(some))]
-        codes = [
-            random_codes(int(rng.integers(1 << 30)), n_q, n, sizes.entries) for n in frames
-        ]
+        codes = [random_codes(int(rng.integers(1 << 30)), n_q, n, sizes.entries) for n in frames]
         if call % 4 == 3:  # in blocks of another size, as the contexts go on
             writers.probabilities(some, codes)
             readers.probabilities(some, codes)
