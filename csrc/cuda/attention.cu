@@ -22,6 +22,7 @@ struct Shape {
   static constexpr int kThreads = kGroups * kTile;
   static constexpr int kWarps = kThreads / kWarp;
   static constexpr int kRows = 4 * kGroups;
+  static constexpr int kResident = 768 / kThreads;  // blocks of a multiprocessor, at least
   struct Tiles {
     float entries[kTile][kChannels + 1];  // keys or values; read across both ways
     float queries[kRows][kChannels + 1];
@@ -197,7 +198,8 @@ class Head {
 };
 
 template <int kGroups>
-__global__ void __launch_bounds__(Shape<kGroups>::kThreads) attend_head(LmAttention g) {
+__global__ void __launch_bounds__(Shape<kGroups>::kThreads, Shape<kGroups>::kResident)
+    attend_head(LmAttention g) {
   const LmRun run = g.block.runs[blockIdx.x / g.heads];
   if (run.rows == 0) return;
   auto& tiles = *shared_memory<typename Shape<kGroups>::Tiles>();

@@ -1,5 +1,5 @@
-"""Functions of single elements that the CPU's kernels and CUDA's share, compiled alone for the host,
-without emulation: csrc/kernels/position.h, cdf_width.h, csrc/entropy/range_coder.h."""
+"""Functions of single elements that the CPU's kernels and CUDA's share, compiled for the host:
+no emulation. csrc/kernels/position.h, cdf_width.h, csrc/entropy/range_coder.h."""
 
 from __future__ import annotations
 
