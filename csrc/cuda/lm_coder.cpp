@@ -98,12 +98,41 @@ void LmCoder::finish(const std::vector<LmCodes>& streams) {
   }
 }
 
+// What has been written, close together and in one download: most of the room is empty.
+std::vector<std::vector<uint8_t>> LmCoder::gather(const std::vector<RangeWriter>& writers) {
+  const auto words_of = [](const RangeWriter& w) { return static_cast<int64_t>(w.used + 3) / 4; };
+  int64_t words = 0;
+  for (const RangeWriter& w : writers) words += words_of(w);
+  packed_.reserve(size_of(words) * sizeof(float));
+  result_.reserve(size_of(words) * sizeof(float));
+  std::vector<Copy> copies;
+  float* to = packed_.floats();
+  int64_t longest = 0;
+  for (const RangeWriter& w : writers) {
+    copies.push_back({reinterpret_cast<const float*>(w.bytes), to, words_of(w)});
+    to += words_of(w);
+    longest = std::max(longest, words_of(w));
+  }
+  tables_.begin(room_of(copies));
+  const Copy* const table = tables_.add(copies.data(), copies.size());
+  tables_.upload(queue_);
+  copy(table, static_cast<int64_t>(copies.size()), longest, queue_.stream());
+  queue_.download(result_.bytes(), packed_.bytes(), size_of(words) * sizeof(float));
+  queue_.finish();
+  std::vector<std::vector<uint8_t>> bytes;
+  const uint8_t* from = result_.bytes();
+  for (const RangeWriter& w : writers) {
+    bytes.emplace_back(from, from + w.used);
+    from += words_of(w) * 4;
+  }
+  return bytes;
+}
+
 std::vector<std::vector<uint8_t>> LmCoder::encode(const std::vector<LmCodes>& streams) {
   lanes_.open(lanes_of(streams));
   if (streams.empty()) return {};
   queue_.begin();
   std::vector<RangeWriter> writers = make_writers(streams);
-  const uint8_t* const start = bytes_.bytes();
   const Job job = upload(streams, writers);
   intervals_.reserve(size_of(longest_block(job.plan) * n_q()) * sizeof(Interval) + 1);
   auto* const intervals = reinterpret_cast<Interval*>(intervals_.bytes());
@@ -120,16 +149,7 @@ std::vector<std::vector<uint8_t>> LmCoder::encode(const std::vector<LmCodes>& st
   queue_.download(&bad, job.bad, sizeof bad);
   queue_.finish();
   require(bad == 0, "language model: its probabilities are not finite");
-  const size_t size =
-      static_cast<size_t>(writers.back().bytes - start) + size_of(writers.back().used);
-  result_.reserve(size);
-  queue_.download(result_.bytes(), start, size);
-  queue_.finish();
-  std::vector<std::vector<uint8_t>> bytes;
-  for (const RangeWriter& w : writers) {
-    const uint8_t* const from = result_.bytes() + (w.bytes - start);
-    bytes.emplace_back(from, from + w.used);
-  }
+  std::vector<std::vector<uint8_t>> bytes = gather(writers);
   finish(streams);
   return bytes;
 }

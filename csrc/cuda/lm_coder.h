@@ -42,6 +42,7 @@ class LmCoder {
   };
   Job upload(const std::vector<LmCodes>& streams, const std::vector<RangeWriter>& writers);
   std::vector<RangeWriter> make_writers(const std::vector<LmCodes>& streams);
+  std::vector<std::vector<uint8_t>> gather(const std::vector<RangeWriter>& writers);
   void finish(const std::vector<LmCodes>& streams);
   uint16_t* add_codes(const LmCodes& stream);
 
@@ -62,7 +63,7 @@ class LmCoder {
   Queue queue_;
   LmState state_;
   Staging staging_, tables_;
-  DeviceMemory bytes_, intervals_;
+  DeviceMemory bytes_, intervals_, packed_;
   PinnedMemory result_;
 
   // One step of `tape_rows_` streams, recorded; it reads and writes `stretch_`.
