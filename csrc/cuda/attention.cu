@@ -22,17 +22,23 @@ struct Shape {
   static constexpr int kThreads = kGroups * kTile;
   static constexpr int kWarps = kThreads / kWarp;
   static constexpr int kRows = 4 * kGroups;
-  static constexpr int kResident = 768 / kThreads;  // blocks of a multiprocessor, at least
+  static constexpr int kResident = kGroups == 1 ? 10 : 3;  // blocks of a multiprocessor, at least
   struct Tiles {
     float entries[kTile][kChannels + 1];  // keys or values; read across both ways
-    float queries[kRows][kChannels + 1];
+    float queries[kRows][kChannels + 4];  // read as vectors
     float sums[kRows];
   };
+  static_assert(sizeof(Tiles) % sizeof(float4) == 0, "the scores behind it are read as vectors");
 };
+
+// Of a row of scores.
+EF_BOTH constexpr int64_t stride_of(int64_t rows, int64_t past) {
+  return (past + rows + 3) / 4 * 4;
+}
 
 constexpr size_t shared_bytes(int64_t rows, int64_t past) {
   const size_t tiles = rows > Shape<1>::kRows ? sizeof(Shape<4>::Tiles) : sizeof(Shape<1>::Tiles);
-  return tiles + static_cast<size_t>(rows * (past + rows)) * sizeof(float);
+  return tiles + static_cast<size_t>(rows * stride_of(rows, past)) * sizeof(float);
 }
 
 template <int kGroups>
@@ -47,7 +53,7 @@ class Head {
         scores_(reinterpret_cast<float*>(&tiles + 1)),
         thread_(static_cast<int>(threadIdx.x)),
         rows_(static_cast<int>(run.rows)),
-        stride_(static_cast<int>(g.past + g.run_rows)),
+        stride_(static_cast<int>(stride_of(g.run_rows, g.past))),
         base_(run.entry > g.past ? run.entry - g.past : 0),
         span_(static_cast<int>(run.entry + run.rows - base_)),
         slot_(base_ % g.past) {
@@ -69,15 +75,7 @@ class Head {
         read_queries(c);
         read_entries(1, tile, c);
         __syncthreads();
-        const int width = width_at(c);
-        for (int j = 0; j < width; ++j) {
-          const Vec key = {tiles_.entries[entry][j]};
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            if (group + i * kGroups < rows_)
-              sum[i] = fma(Vec{tiles_.queries[group + i * kGroups][j]}, key, sum[i]);
-          }
-        }
+        multiply(width_at(c), entry, group, sum);
         __syncthreads();
       }
 #pragma unroll
@@ -112,24 +110,25 @@ class Head {
   // Chains over the entries, from 0, divided by the sum of the terms.
   __device__ void mix() {
     const int channel = thread_ % kChannels;
-    const int warp = thread_ / kChannels;
+    const int row = thread_ / kChannels * 2;
     for (int64_t c = 0; c < g_.head_dim; c += kChannels) {
       Vec sum[2] = {{0.0f}, {0.0f}};
       for (int tile = 0; tile < span_; tile += kTile) {
         read_entries(2, tile, c);
         __syncthreads();
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int row = warp + i * S::kWarps;
-          if (row < rows_) sum[i] = weigh(row, tile, channel, sum[i]);
+        if (row + 1 < rows_) {
+          weigh<2>(row, tile, channel, sum);
+        } else if (row < rows_) {
+          weigh<1>(row, tile, channel, sum);
         }
         __syncthreads();
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const int row = warp + i * S::kWarps;
-        if (row < rows_ && channel < width_at(c))
-          store(out_ + row * g_.heads * g_.head_dim + c + channel, sum[i] / Vec{tiles_.sums[row]});
+        if (row + i < rows_ && channel < width_at(c)) {
+          store(out_ + (row + i) * g_.heads * g_.head_dim + c + channel,
+                sum[i] / Vec{tiles_.sums[row + i]});
+        }
       }
     }
   }
@@ -145,14 +144,79 @@ class Head {
     return static_cast<int>(g_.head_dim - c < kChannels ? g_.head_dim - c : kChannels);
   }
 
-  __device__ Vec weigh(int row, int tile, int channel, Vec sum) const {
-    const int begin = from(row) > tile ? from(row) - tile : 0;
-    const int end = to(row) - tile < kTile ? to(row) - tile : kTile;
+  // The chains of an entry and four rows go on through `width` channels.
+  __device__ void multiply(int width, int entry, int group, Vec (&sum)[4]) const {
+    const float* key = tiles_.entries[entry];
+    int j = 0;
+    for (; j + 4 <= width; j += 4) {
+      const Vec k[4] = {{key[j]}, {key[j + 1]}, {key[j + 2]}, {key[j + 3]}};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (group + i * kGroups >= rows_) continue;
+        const float4 q = four(&tiles_.queries[group + i * kGroups][j]);
+        sum[i] = fma(Vec{q.x}, k[0], sum[i]);
+        sum[i] = fma(Vec{q.y}, k[1], sum[i]);
+        sum[i] = fma(Vec{q.z}, k[2], sum[i]);
+        sum[i] = fma(Vec{q.w}, k[3], sum[i]);
+      }
+    }
+    for (; j < width; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (group + i * kGroups < rows_)
+          sum[i] = fma(Vec{tiles_.queries[group + i * kGroups][j]}, Vec{key[j]}, sum[i]);
+      }
+    }
+  }
+
+  // The chains of kCount rows go on through a tile: four entries at a time that all of them see,
+  // those before and behind row by row.
+  template <int kCount>
+  __device__ void weigh(int row, int tile, int channel, Vec (&sum)[2]) const {
+    const int begin = (begin_of(row + kCount - 1, tile) + 3) / 4 * 4;
+    const int end = end_of(row, tile) / 4 * 4;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int stop = end_of(row + i, tile) < begin ? end_of(row + i, tile) : begin;
+      sum[i] = weigh_row(row + i, tile, begin_of(row + i, tile), stop, channel, sum[i]);
+    }
+    for (int e = begin; e < end; e += 4) {
+      const Vec v[4] = {{tiles_.entries[e][channel]},
+                        {tiles_.entries[e + 1][channel]},
+                        {tiles_.entries[e + 2][channel]},
+                        {tiles_.entries[e + 3][channel]}};
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        const float4 term = four(scores_ + (row + i) * stride_ + tile + e);
+        sum[i] = fma(Vec{term.x}, v[0], sum[i]);
+        sum[i] = fma(Vec{term.y}, v[1], sum[i]);
+        sum[i] = fma(Vec{term.z}, v[2], sum[i]);
+        sum[i] = fma(Vec{term.w}, v[3], sum[i]);
+      }
+    }
+    const int done = begin < end ? end : begin;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int start = begin_of(row + i, tile) > done ? begin_of(row + i, tile) : done;
+      sum[i] = weigh_row(row + i, tile, start, end_of(row + i, tile), channel, sum[i]);
+    }
+  }
+
+  __device__ Vec weigh_row(int row, int tile, int begin, int end, int channel, Vec sum) const {
     const float* term = scores_ + row * stride_ + tile;
-#pragma unroll 8
     for (int e = begin; e < end; ++e) sum = fma(Vec{term[e]}, Vec{tiles_.entries[e][channel]}, sum);
     return sum;
   }
+
+  // Of the entries that a row sees, those of a tile.
+  __device__ int begin_of(int row, int tile) const {
+    return from(row) > tile ? from(row) - tile : 0;
+  }
+  __device__ int end_of(int row, int tile) const {
+    return to(row) - tile < kTile ? to(row) - tile : kTile;
+  }
+
+  __device__ static float4 four(const float* p) { return *reinterpret_cast<const float4*>(p); }
 
   // The key (part 1) or the value (part 2) of entry base_ + i.
   __device__ const float* find(int part, int i) const {

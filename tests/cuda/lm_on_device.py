@@ -16,7 +16,7 @@ from language_models import CodeArray, Sizes, native_model, random_codes, random
 from encodec_fast import _core, _cuda
 
 # Widths that are no multiples of a tile and some that are; heads of 1 to 72 channels; rings that
-# wrap after 1 to 150 steps; a past so long that a run has few rows.
+# wrap after 1 to 150 steps; pasts so long that a run has few rows.
 SHAPES = {
     "odd": Sizes(),
     "heads of 25": Sizes(dim=50, heads=2, layers=1, past=20, entries=33, width=70),
@@ -24,7 +24,8 @@ SHAPES = {
     "one head of 72": Sizes(dim=72, heads=1, layers=2, past=30, entries=64, codebooks=2),
     "short past": Sizes(dim=4, heads=4, layers=3, past=1, entries=2, codebooks=1, width=1),
     "long past": Sizes(dim=18, heads=1, layers=1, past=150, entries=16, codebooks=2, width=16),
-    "longest past": Sizes(dim=8, heads=2, layers=1, past=1500, entries=16, codebooks=1, width=8),
+    "longer past": Sizes(dim=8, heads=2, layers=1, past=1500, entries=16, codebooks=1, width=8),
+    "longest past": Sizes(dim=8, heads=2, layers=1, past=4095, entries=16, codebooks=1, width=8),
     "peaked": Sizes(past=5, scale=6.0),
 }
 
