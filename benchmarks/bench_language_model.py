@@ -93,23 +93,24 @@ class Result:
 class Reference:
     """The reference's language model and coder, as its compress.py uses them."""
 
-    def __init__(self, n_q: int, past: int) -> None:
+    def __init__(self, n_q: int, past: int, device: str = "cpu") -> None:
         import_encodec()
         from encodec.model import LMModel
         from encodec.quantization import ac
 
         self.ac = ac
-        self.lm = LMModel(n_q, ENTRIES, num_layers=5, past_context=past).eval()
+        self.device = device
+        self.lm = LMModel(n_q, ENTRIES, num_layers=5, past_context=past).eval().to(device)
 
     @torch.inference_mode()
     def _follow(self, codes: Codes, visit: Callable[[int, int, Any], None]) -> None:
         for stream, one in enumerate(codes):
-            frames = torch.from_numpy(one.astype(np.int64))[None]
+            frames = torch.from_numpy(one.astype(np.int64))[None].to(self.device)
             before, states, offset = torch.zeros_like(frames[..., :1]), None, 0
             for step in range(one.shape[1]):
                 p, states, offset = self.lm(before, states, offset)
                 before = 1 + frames[..., step : step + 1]
-                visit(stream, step, p)
+                visit(stream, step, p.cpu())
 
     def probabilities(self, codes: Codes) -> None:
         """The language model alone."""

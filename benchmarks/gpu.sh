@@ -93,6 +93,10 @@ if [[ $emulated ]]; then
 fi
 check "wide models, 70 streams: the CPU's bits" 90 "$python" "$tests/agreement_on_device.py" \
   --wide --lanes 70
+check "language models: the CPU's bytes" 60 "$python" "$tests/lm_on_device.py" --calls 24
+check "700 sequences: the CPU's bytes" 60 "$python" "$tests/lm_on_device.py" \
+  --shapes odd "heads of 25" --lanes 700 --calls 4 --steps 90
+check "language model's coder: the CPU's tests" 60 "$python" "$tests/lm_rules_on_device.py"
 if imports pytest; then
   check "PyTorch's tensors, accelerated models, tokenize: the CPU's bits" 90 "$python" -m pytest -q \
     -rs -p no:cacheprovider "$tests/test_gpu.py" -k "signals or accelerated or tokenize"
@@ -104,7 +108,8 @@ fi
 
 check "figures of tokenize" 60 "$python" "$root/benchmarks/bench_gpu_tokenize.py" "$@"
 if "$python" -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
-  check "figures" 240 "$python" "$root/benchmarks/bench_gpu.py" "$@"
+  check "figures" 200 "$python" "$root/benchmarks/bench_gpu.py" "$@"
+  check "figures of entropy coding" 150 "$python" "$root/benchmarks/bench_gpu_entropy.py" "$@"
 else
   skip "the figures: there is no PyTorch with CUDA"
 fi
@@ -119,6 +124,9 @@ if here compute-sanitizer; then
       "$python" "$tests/products_on_device.py" --small
     check "compute-sanitizer $tool, models" 45 compute-sanitizer --tool "$tool" --error-exitcode 9 \
       "$python" "$tests/agreement_on_device.py" --kinds constant segments --seed 7 --lanes 2
+    check "compute-sanitizer $tool, language model" 45 compute-sanitizer --tool "$tool" \
+      --error-exitcode 9 \
+      "$python" "$tests/lm_on_device.py" --shapes odd --calls 4 --steps 12 --seed 7
   done
 else
   skip "compute-sanitizer: it is not here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from encodec_fast import _native
@@ -32,6 +33,10 @@ class DeviceWeights:
         self._decoder = self._cuda.DeviceGraph(decoder, number)
         self._books = codebooks
         self._codebooks = self._cuda.DeviceCodebooks(codebooks, number)
+        self._number = number
+        self._lock = threading.Lock()
+        # Of the last language model that was asked for: a program has one, as a rule.
+        self._lm: tuple[_native.LanguageModel, Any] | None = None
 
     def new_encoder(self, lanes: int, low_latency: bool) -> Any:
         """As Program.new_encoder."""
@@ -40,6 +45,17 @@ class DeviceWeights:
     def new_decoder(self, lanes: int, low_latency: bool) -> Any:
         """As Program.new_decoder."""
         return self._cuda.Decoder(self._decoder, self._codebooks, lanes, low_latency)
+
+    def new_lm_coder(self, lm: _native.LanguageModel, n_q: int, lanes: int) -> Any:
+        """A coder on this GPU as _native.LmCoder(lm, n_q, lanes) is one on the CPU: the same
+        methods, with the same results. All coders of a model share its weights there. Raises
+        ValueError as that does, OSError where the GPU fails or is full."""
+        with self._lock:
+            if self._lm is None or self._lm[0] is not lm:
+                self._lm = None  # first, so that both are never held
+                self._lm = (lm, self._cuda.DeviceLanguageModel(lm, self._number))
+            weights = self._lm[1]
+        return self._cuda.LmCoder(weights, n_q, lanes)
 
     def rvq_encode(self, latents: Any, n_q: int) -> Any:
         """Codes of latents that are on this GPU: a contiguous torch tensor float32 [rows,

@@ -89,7 +89,7 @@ MAY_INCLUDE = {
     "kernels": {"kernels"},
     "dispatch": {"kernels", "dispatch"},
     "engine": {"kernels", "dispatch", "engine", "entropy"},
-    "cuda": {"kernels", "engine", "cuda"},
+    "cuda": {"kernels", "engine", "entropy", "cuda"},
     "entropy": {"entropy", "kernels"},  # kernels: Interval alone
     "bindings": {"kernels", "dispatch", "engine", "entropy", "bindings", "cuda"},
 }

@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/blocks.h"
+#include "bindings/cuda_language_model.h"
 #include "cuda/coder.h"
 #include "cuda/search.h"
 #include "cuda/signals.h"
@@ -158,6 +159,7 @@ NB_MODULE(_cuda, m) {
       "device"_a, "Name, compute capability (two numbers), multiprocessors, bytes of memory.");
   bind_weights(m);
   bind_signals(m);
+  bind_cuda_language_model(m);
   bind_coder<cuda::Encoder>(m, "Encoder", "A batch of streams from audio to codes.")
       .def("run", encode, "audio"_a, "last"_a, "scales"_a, "n_q"_a);
   bind_coder<cuda::Decoder>(m, "Decoder", "A batch of streams from codes to audio.")

@@ -26,13 +26,15 @@ elseif(NOT ENCODEC_FAST_CUDA MATCHES "^(ON|EMULATED)$")
 endif()
 
 set(cuda_kernels csrc/cuda/gemm.cu csrc/cuda/lstm.cu csrc/cuda/norm.cu csrc/cuda/elements.cu csrc/cuda/rvq.cu
-                 csrc/cuda/look_up.cu)
+                 csrc/cuda/look_up.cu csrc/cuda/lm.cu csrc/cuda/attention.cu csrc/cuda/entropy.cu)
 set(cuda_sources
-  csrc/bindings/cuda.cpp
-  csrc/cuda/runtime.cpp csrc/cuda/weights.cpp csrc/cuda/tape.cpp csrc/cuda/executor.cpp csrc/cuda/executor_ops.cpp
+  csrc/bindings/cuda.cpp csrc/bindings/cuda_language_model.cpp
+  csrc/cuda/runtime.cpp csrc/cuda/pack.cpp csrc/cuda/weights.cpp csrc/cuda/tape.cpp csrc/cuda/executor.cpp csrc/cuda/executor_ops.cpp
   csrc/cuda/staging.cpp csrc/cuda/coder.cpp csrc/cuda/search.cpp csrc/cuda/signals.cpp
+  csrc/cuda/lm_weights.cpp csrc/cuda/lm_state.cpp csrc/cuda/lm_plan.cpp csrc/cuda/lm_coder.cpp csrc/cuda/lm_decode.cpp
   csrc/engine/matrix.cpp csrc/engine/program.cpp csrc/engine/shortlist.cpp csrc/engine/layout.cpp
-  csrc/engine/block.cpp csrc/engine/geometry.cpp)
+  csrc/engine/block.cpp csrc/engine/geometry.cpp
+  csrc/engine/language_model.cpp csrc/engine/lm_lanes.cpp)
 # One thread is one lane: kernels/elementary.h over kernels/lane.h.
 set(cuda_definitions EF_ISA=device EF_ONE_LANE)
 

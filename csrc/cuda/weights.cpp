@@ -1,68 +1,12 @@
 #include "cuda/weights.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
-#include "kernels/gemm.h"
+#include "cuda/pack.h"
 
 namespace encodec_fast::cuda {
 namespace {
-
-constexpr size_t kAligned = 64;  // floats
-
-// Floats on their way to the device, each array aligned.
-class Pack {
- public:
-  // Returns where `count` zeros begin.
-  size_t room(size_t count) {
-    const size_t at = values_.size();
-    values_.resize(at + (count + kAligned - 1) / kAligned * kAligned);
-    return at;
-  }
-  size_t add(const float* from, size_t count) {
-    const size_t at = room(count);
-    std::copy_n(from, count, values_.begin() + static_cast<std::ptrdiff_t>(at));
-    return at;
-  }
-  float& operator[](size_t at) { return values_[at]; }
-
-  void upload(int device, DeviceMemory& memory) const {
-    Queue queue(device);
-    memory.reserve(values_.size() * sizeof(float));
-    queue.upload(memory.bytes(), values_.data(), values_.size() * sizeof(float));
-    queue.finish();
-  }
-
- private:
-  std::vector<float> values_;
-};
-
-// The weight in row i and column j.
-float element(const Matrix& m, int64_t i, int64_t j) {
-  const int64_t column = j % kPanel;
-  if (!m.bfloat16) return m.panels[(j - column) * m.k + i * kPanel + column];
-  const int64_t depth = m.k + m.k % 2;
-  const uint32_t bits =
-      static_cast<uint32_t>(
-          m.panels16[(j - column) * depth + i / 2 * 2 * kPanel + 2 * column + i % 2])
-      << 16;
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-size_t pack_matrix(Pack& pack, const Matrix& m) {
-  const size_t count = static_cast<size_t>(m.k * whole_panels(m.n));
-  if (!m.bfloat16) return pack.add(m.panels, count);
-  const size_t at = pack.room(count);
-  for (int64_t j = 0; j < m.n; ++j) {
-    const int64_t column = j % kPanel;
-    for (int64_t i = 0; i < m.k; ++i)
-      pack[at + static_cast<size_t>((j - column) * m.k + i * kPanel + column)] = element(m, i, j);
-  }
-  return at;
-}
 
 size_t pack_recurrent(Pack& pack, const Matrix& m) {
   const size_t at = pack.room(static_cast<size_t>(m.k * m.n));
@@ -74,13 +18,12 @@ size_t pack_recurrent(Pack& pack, const Matrix& m) {
   return at;
 }
 
-int multiprocessors_of(int device) { return device_info(device).multiprocessors; }
-
 }  // namespace
 
 DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
-    : graph_(std::move(graph)), device_(device), multiprocessors_(multiprocessors_of(device)) {
-  require_code();  // now, rather than when the first kernel is started
+    : graph_(std::move(graph)),
+      device_(device),
+      multiprocessors_(device_info(device).multiprocessors) {
   struct Places {
     size_t panels, bias, recurrent, scale, offset;
   };
@@ -112,8 +55,7 @@ DeviceGraph::DeviceGraph(std::shared_ptr<const Graph> graph, int device)
 }
 
 DeviceBooks::DeviceBooks(const Codebooks& books, int device)
-    : n_q_(books.n_q()), device_(device), multiprocessors_(multiprocessors_of(device)) {
-  require_code();
+    : n_q_(books.n_q()), device_(device), multiprocessors_(device_info(device).multiprocessors) {
   const RvqCodebooks b = books.view();
   Pack pack;
   const size_t panels = pack.add(b.panels, static_cast<size_t>(n_q_ * b.panel_floats));

@@ -12,48 +12,19 @@
 namespace encodec_fast {
 namespace {
 
-constexpr int64_t kMaxLanes = 65536;
-
 size_t size_of(int64_t count) { return static_cast<size_t>(count); }
-
-template <typename T>
-std::vector<int64_t> lanes_of(const std::vector<T>& streams) {
-  std::vector<int64_t> lanes;
-  lanes.reserve(streams.size());
-  for (const T& s : streams) lanes.push_back(s.lane);
-  return lanes;
-}
 
 }  // namespace
 
 LmCoder::LmCoder(std::shared_ptr<const LanguageModel> model, int64_t n_q, int64_t lanes)
-    : model_(std::move(model)), state_(*model_, n_q, std::clamp<int64_t>(lanes, 0, kMaxLanes)) {
-  require_in("n_q", n_q, 1, static_cast<int64_t>(model_->books().size()));
-  require_in("batch", lanes, 1, kMaxLanes);
-  previous_.assign(size_of(lanes * n_q), 0);
-  failed_.assign(size_of(lanes), false);
-}
+    : model_(std::move(model)), lanes_(*model_, n_q, lanes), state_(*model_, n_q, lanes) {}
 
 void LmCoder::reset(const std::vector<int64_t>& lanes) {
-  for (const int64_t lane : lanes) require_in("streams", lane, 0, state_.lanes() - 1);
+  lanes_.check(lanes);
   for (const int64_t lane : lanes) {
     state_.reset(lane);
-    std::fill_n(previous(lane), n_q(), 0);
-    failed_[size_of(lane)] = false;
+    lanes_.reset(lane);
   }
-}
-
-// Checks the lanes and marks them as failed until the call has succeeded.
-void LmCoder::open(const std::vector<int64_t>& lanes) {
-  std::vector<bool> named(failed_.size(), false);
-  for (const int64_t lane : lanes) {
-    require_in("streams", lane, 0, state_.lanes() - 1);
-    require(!named[size_of(lane)], "streams: " + std::to_string(lane) + " is named twice");
-    require(!failed_[size_of(lane)], "streams: the last call for " + std::to_string(lane) +
-                                         " failed; it must be reset before the next");
-    named[size_of(lane)] = true;
-  }
-  for (const int64_t lane : lanes) failed_[size_of(lane)] = true;
 }
 
 void LmCoder::follow(const std::vector<LmCodes>& streams, const Block& block) {
@@ -83,7 +54,7 @@ void LmCoder::follow(const std::vector<LmCodes>& streams, const Block& block) {
     uint32_t* to = state_.indices(rows);
     for (const Part& part : parts) {
       const LmCodes& stream = streams[part.index];
-      uint32_t* const last = previous(stream.lane);
+      uint32_t* const last = lanes_.previous(stream.lane);
       const uint16_t* codes = stream.codes.data() + part.first * books;
       for (int64_t step = 0; step < part.steps; ++step) {
         to = std::copy_n(last, books, to);
@@ -96,7 +67,7 @@ void LmCoder::follow(const std::vector<LmCodes>& streams, const Block& block) {
 }
 
 std::vector<std::vector<uint8_t>> LmCoder::encode(const std::vector<LmCodes>& streams) {
-  open(lanes_of(streams));
+  lanes_.open(lanes_of(streams));
   const FloatControl control;
   const int64_t books = n_q(), entries = model_->entries();
   std::vector<RangeEncoder> encoders(streams.size());
@@ -123,12 +94,12 @@ std::vector<std::vector<uint8_t>> LmCoder::encode(const std::vector<LmCodes>& st
   });
   std::vector<std::vector<uint8_t>> bytes(streams.size());
   for (size_t i = 0; i < streams.size(); ++i) encoders[i].flush(bytes[i]);
-  for (const LmCodes& stream : streams) failed_[size_of(stream.lane)] = false;
+  for (const LmCodes& stream : streams) lanes_.close(stream.lane);
   return bytes;
 }
 
 void LmCoder::probabilities(const std::vector<LmCodes>& streams, const std::vector<float*>& out) {
-  open(lanes_of(streams));
+  lanes_.open(lanes_of(streams));
   const FloatControl control;
   const int64_t books = n_q(), entries = model_->entries();
   follow(streams, [&](const std::vector<Part>& parts) {
@@ -140,11 +111,11 @@ void LmCoder::probabilities(const std::vector<LmCodes>& streams, const std::vect
       }
     }
   });
-  for (const LmCodes& stream : streams) failed_[size_of(stream.lane)] = false;
+  for (const LmCodes& stream : streams) lanes_.close(stream.lane);
 }
 
 void LmCoder::decode(std::vector<LmPayload>& streams) {
-  open(lanes_of(streams));
+  lanes_.open(lanes_of(streams));
   const FloatControl control;
   std::vector<Reading> active;
   active.reserve(streams.size());
@@ -160,8 +131,11 @@ void LmCoder::decode(std::vector<LmPayload>& streams) {
     decode_step(active);
   }
   for (LmPayload& stream : streams) {
-    failed_[size_of(stream.lane)] = stream.damaged;
-    if (stream.damaged) std::vector<uint16_t>().swap(stream.codes);
+    if (stream.damaged) {
+      std::vector<uint16_t>().swap(stream.codes);
+    } else {
+      lanes_.close(stream.lane);
+    }
   }
 }
 
@@ -172,7 +146,7 @@ void LmCoder::decode_step(std::vector<Reading>& active) {
   uint32_t* to = state_.indices(static_cast<int64_t>(active.size()));
   for (const Reading& r : active) {
     runs_.push_back({r.payload->lane, 1});
-    to = std::copy_n(previous(r.payload->lane), books, to);
+    to = std::copy_n(lanes_.previous(r.payload->lane), books, to);
   }
   state_.run(runs_);
   for (int64_t k = 0; k < books; ++k) {
@@ -185,7 +159,7 @@ void LmCoder::decode_step(std::vector<Reading>& active) {
       r.payload->damaged = r.payload->damaged || code < 0 || r.decoder.overrun();
       if (r.payload->damaged) continue;
       r.decoder.consume(interval);
-      previous(r.payload->lane)[k] = static_cast<uint32_t>(code) + 1;
+      lanes_.previous(r.payload->lane)[k] = static_cast<uint32_t>(code) + 1;
       r.payload->codes.push_back(static_cast<uint16_t>(code));
     }
   }

@@ -6,26 +6,11 @@
 #include <memory>
 #include <vector>
 
+#include "engine/lm_lanes.h"
 #include "engine/lm_state.h"
 #include "entropy/range_coder.h"
 
 namespace encodec_fast {
-
-// Consecutive steps of one stream.
-struct LmCodes {
-  int64_t lane = 0;
-  int64_t steps = 0;
-  std::vector<uint16_t> codes;  // [steps][n_q]
-};
-
-// What decode() is to do, and what came of it: `codes` is empty where the data is damaged.
-struct LmPayload {
-  int64_t lane = 0;
-  int64_t steps = 0;
-  std::vector<uint8_t> data;
-  std::vector<uint16_t> codes;  // [steps][n_q]
-  bool damaged = false;
-};
 
 // Every method throws std::invalid_argument for a lane that does not exist, is named twice, or
 // whose last call failed or met damaged data and which was not reset since; nothing has changed
@@ -62,16 +47,13 @@ class LmCoder {
   };
   using Block = std::function<void(const std::vector<Part>&)>;
 
-  void open(const std::vector<int64_t>& lanes);
   // Evaluates all steps in blocks; `block` finds their probabilities in the state, part after part.
   void follow(const std::vector<LmCodes>& streams, const Block& block);
   void decode_step(std::vector<Reading>& active);
-  uint32_t* previous(int64_t lane) { return previous_.data() + lane * n_q(); }
 
   std::shared_ptr<const LanguageModel> model_;
+  LmLanes lanes_;
   LmState state_;
-  std::vector<uint32_t> previous_;  // [lanes][n_q]: 0 in the beginning, else code + 1
-  std::vector<bool> failed_;
   std::vector<LmRun> runs_;
 };
 

@@ -1,5 +1,6 @@
 #include "kernels/cdf.h"
 
+#include "kernels/cdf_width.h"
 #include "kernels/vec.h"
 
 namespace encodec_fast::EF_ISA {
@@ -11,10 +12,6 @@ namespace {
 constexpr int kBlock = 64;  // probabilities between two horizontal sums
 constexpr int kVecs = kBlock / kLanes;
 constexpr int64_t kMaxBlocks = kMaxSymbols / kBlock;
-
-inline float factor(int64_t n) noexcept {
-  return static_cast<float>(static_cast<int64_t>(kCdfTotal) - 2 * n);
-}
 
 // The distribution in whole blocks. Zeros behind its end add nothing to the sums.
 class Blocks {
@@ -39,7 +36,7 @@ class Blocks {
 class Pass {
  public:
   explicit Pass(int64_t n) noexcept
-      : c_(broadcast(factor(n))), least_{broadcast(0.0f), broadcast(0.0f)} {}
+      : c_(broadcast(cdf_factor(n))), least_{broadcast(0.0f), broadcast(0.0f)} {}
 
   // The widths less one of a block, summed by lanes.
   Vec block(const float* p) noexcept {
@@ -64,7 +61,7 @@ class Pass {
 // not) and that no p is negative. A p above 1 alone makes that sum exceed c, which valid ones
 // hardly do: only then each is looked at.
 inline bool valid(const float* p, int64_t n, float sum) noexcept {
-  const float c = factor(n);
+  const float c = cdf_factor(n);
   if (sum <= c) return true;
   if (!(sum <= c + static_cast<float>(n))) return false;
   for (int64_t i = 0; i < n; ++i) {
@@ -93,8 +90,8 @@ Interval cdf_interval(const float* p, int64_t n, int64_t symbol) noexcept {
   }
   for (int64_t b = home; b < blocks.count(); ++b) sum = sum + pass.block(blocks[b]);
   if (pass.negative() || !valid(p, n, sum_lanes(sum))) return {0, 0};
-  const auto width = static_cast<uint32_t>(p[symbol] * factor(n));
-  return {static_cast<uint32_t>(sum_lanes(before)) + static_cast<uint32_t>(symbol), 1 + width};
+  return {static_cast<uint32_t>(sum_lanes(before)) + static_cast<uint32_t>(symbol),
+          cdf_width(p[symbol], cdf_factor(n))};
 }
 
 int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval) noexcept {
@@ -132,18 +129,18 @@ int64_t cdf_find(const float* p, int64_t n, uint32_t target, Interval* interval)
   }
   const int64_t symbol = home * kBlock + passed;
   const float start = passed > 0 ? ends[passed - 1] : home_begin;
-  *interval = {static_cast<uint32_t>(start), 1 + static_cast<uint32_t>(p[symbol] * factor(n))};
+  *interval = {static_cast<uint32_t>(start), cdf_width(p[symbol], cdf_factor(n))};
   return symbol;
 }
 
 bool cdf_starts(const float* p, int64_t n, uint32_t* starts) noexcept {
-  const float c = factor(n);
+  const float c = cdf_factor(n);
   uint64_t sum = 0;
   bool in_range = true;
   starts[0] = 0;
   for (int64_t i = 0; i < n && in_range; ++i) {
-    in_range = p[i] >= 0.0f && p[i] <= 1.0f;
-    if (in_range) sum += 1 + static_cast<uint32_t>(p[i] * c);
+    in_range = is_probability(p[i]);
+    if (in_range) sum += cdf_width(p[i], c);
     starts[i + 1] = static_cast<uint32_t>(sum);
     in_range = in_range && sum <= kCdfTotal;
   }
@@ -153,7 +150,7 @@ bool cdf_starts(const float* p, int64_t n, uint32_t* starts) noexcept {
 bool cdf_reference(const float* p, int64_t n, int64_t* cdf) noexcept {
   constexpr float kRoundoff = 1e-8f;
   constexpr int64_t kMinRange = 2;
-  const float c = factor(n);  // (1 - 2n / 2^24) 2^24, exact in float64, too
+  const float c = cdf_factor(n);  // (1 - 2n / 2^24) 2^24, exact in float64, too
   bool in_range = true;
   int64_t sum = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
@@ -164,7 +161,7 @@ bool cdf_reference(const float* p, int64_t n, int64_t* cdf) noexcept {
     float range[kLanes];
     store(range, truncate(broadcast(c) * q));
     for (int64_t j = 0; j < count; ++j) {
-      in_range = in_range && p[i + j] >= 0.0f && p[i + j] <= 1.0f;
+      in_range = in_range && is_probability(p[i + j]);
       if (!in_range) return false;
       sum += static_cast<int64_t>(range[j]) + kMinRange;
       cdf[i + j] = sum;

@@ -74,6 +74,43 @@ def test_elements() -> None:
     assert "equal" in run("elements_on_device.py", "--stride", "97")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--calls", "24"],
+        ["--shapes", "odd", "heads of 25", "--lanes", "700", "--calls", "4", "--steps", "90"],
+        ["--shapes", "short past", "--lanes", "4096", "--calls", "2", "--steps", "70"],
+    ],
+)
+def test_language_models(options: list[str]) -> None:
+    assert "refusals: equal" in run("lm_on_device.py", *options)
+
+
+def test_rules_of_the_language_models_coder() -> None:
+    assert "passed" in run("lm_rules_on_device.py")
+
+
+@pytest.mark.parametrize("name", ["nano_24khz", "stereo_48khz"])
+def test_payloads_of_recordings(name: str) -> None:
+    """The bundled models' language models on codes of the test recordings, in key intervals."""
+    pytest.importorskip("soundfile")
+    from signals import program_material
+
+    codec = ef.Codec.load(name)
+    model, device = codec.entropy_model, ef.Codec.load(name, device="cuda").program.device
+    assert device is not None
+    if model is None or model.lm is None:
+        pytest.skip("the model has no language model")
+    codes = codec.encode(program_material("test", codec.sample_rate, codec.channels, 31.0)).codes[0]
+    parts = [np.ascontiguousarray(codes[:, i : i + 500]) for i in range(0, codes.shape[1], 500)]
+    lanes, frames = list(range(len(parts))), [part.shape[1] for part in parts]
+    expected = _native.LmCoder(model.lm, len(codes), len(parts)).encode(lanes, parts)
+    assert device.new_lm_coder(model.lm, len(codes), len(parts)).encode(lanes, parts) == expected
+    found = device.new_lm_coder(model.lm, len(codes), len(parts)).decode(lanes, expected, frames)
+    for part, other in zip(parts, found, strict=True):
+        assert np.array_equal(part, other)
+
+
 @pytest.mark.parametrize("name", ["nano_24khz", "stereo_48khz"])
 def test_recordings(name: str) -> None:
     """The bundled models on the test recordings, alone and together, both ways, and live."""

@@ -40,10 +40,19 @@ void go(Place& from, Place& to) {
 #endif
 }
 
+constexpr size_t kWarp = 32;
+
+// What a fiber that does not run waits for.
+enum class Wait { kNothing, kWarp, kBlock, kDone };
+
 struct Fiber {
   Place place;
   std::unique_ptr<char[]> stack;
-  bool done = true;
+  Wait wait = Wait::kDone;
+  // What it gave to its warp last, and the time before: a fiber is at most one exchange ahead of
+  // another that has still to read.
+  uint64_t given[2] = {};
+  unsigned exchanges = 0;
 };
 
 struct Block {
@@ -55,15 +64,16 @@ struct Block {
 };
 thread_local Block block;
 
-[[noreturn]] void give_up(const char* why) {
-  std::fprintf(stderr, "emulated device: %s\n", why);
-  std::abort();
+// Lets the fiber that runs wait.
+void stop(Wait wait) {
+  Fiber& fiber = block.fibers[block.current];
+  fiber.wait = wait;
+  go(fiber.place, block.scheduler);
 }
 
 void enter() {
   (*block.kernel)();
-  block.fibers[block.current].done = true;
-  go(block.fibers[block.current].place, block.scheduler);
+  stop(Wait::kDone);
 }
 
 void start(Fiber& fiber) {
@@ -75,7 +85,8 @@ void start(Fiber& fiber) {
   context.uc_link = nullptr;
   makecontext(&context, enter, 0);
   fiber.place.begun = false;
-  fiber.done = false;
+  fiber.wait = Wait::kNothing;
+  fiber.exchanges = 0;
 }
 
 std::vector<size_t> order_of(size_t threads) {
@@ -89,30 +100,72 @@ std::vector<size_t> order_of(size_t threads) {
   return order;
 }
 
+// Whether all fibers of first .. end - 1 wait for `wait`.
+bool all_wait(size_t first, size_t end, Wait wait) {
+  for (size_t i = first; i < end; ++i) {
+    if (block.fibers[i].wait != wait) return false;
+  }
+  return true;
+}
+
+void go_on(size_t first, size_t end) {
+  for (size_t i = first; i < end; ++i) block.fibers[i].wait = Wait::kNothing;
+}
+
+// Opens the barriers that all their fibers have come to; false where there is none.
+bool open_barriers(size_t threads) {
+  if (all_wait(0, threads, Wait::kBlock)) {
+    go_on(0, threads);
+    return true;
+  }
+  bool opened = false;
+  for (size_t first = 0; first < threads; first += kWarp) {
+    const size_t end = std::min(first + kWarp, threads);
+    if (!all_wait(first, end, Wait::kWarp)) continue;
+    go_on(first, end);
+    opened = true;
+  }
+  return opened;
+}
+
 void run_block(size_t threads, size_t shared) {
   block.shared.reset(new unsigned char[std::max<size_t>(shared, 1)]);
   std::memset(block.shared.get(), 0xff, shared);
   if (block.fibers.size() < threads) block.fibers.resize(threads);
   for (size_t i = 0; i < threads; ++i) start(block.fibers[i]);
-  size_t waiting = threads;
-  while (waiting > 0) {
-    size_t done = 0;
+  do {
     for (const size_t i : order_of(threads)) {
+      if (block.fibers[i].wait != Wait::kNothing) continue;
       block.current = i;
       thread_index.x = static_cast<unsigned>(i);
       go(block.scheduler, block.fibers[i].place);
-      done += block.fibers[i].done ? 1 : 0;
     }
-    if (done != 0 && done != waiting) give_up("some threads of a block left before a barrier");
-    waiting -= done;
-  }
+  } while (open_barriers(threads));
+  if (!all_wait(0, threads, Wait::kDone))
+    give_up("some threads wait at a barrier that others do not come to");
 }
 
 }  // namespace
 
 void* shared_memory() { return block.shared.get(); }
 
-void barrier() { go(block.fibers[block.current].place, block.scheduler); }
+[[noreturn]] void give_up(const char* why) {
+  std::fprintf(stderr, "emulated device: %s\n", why);
+  std::abort();
+}
+
+void barrier() { stop(Wait::kBlock); }
+
+void warp_barrier() { stop(Wait::kWarp); }
+
+uint64_t exchange(uint64_t mine, int lane) {
+  const size_t me = block.current;
+  const size_t first = me / kWarp * kWarp;
+  const unsigned turn = block.fibers[me].exchanges++ % 2;
+  block.fibers[me].given[turn] = mine;
+  warp_barrier();
+  return block.fibers[first + static_cast<size_t>(lane)].given[turn];
+}
 
 // Of a launch that is not recorded.
 void run(unsigned blocks, unsigned threads, size_t shared, const std::function<void()>& kernel) {

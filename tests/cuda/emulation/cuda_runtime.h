@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 
 #define EF_EMULATED 1
@@ -33,8 +34,13 @@ struct Index {
 };
 extern thread_local Index thread_index, block_index;
 
+[[noreturn]] void give_up(const char* why);
 void* shared_memory();
 void barrier();
+// Of the 32 threads of a warp, all of which must come to it.
+void warp_barrier();
+// Gives `mine` to the others of the warp and returns what thread `lane` of it has given.
+uint64_t exchange(uint64_t mine, int lane);
 // Runs, or records where the stream is being captured.
 void launch(void* stream, unsigned blocks, unsigned threads, size_t shared,
             std::function<void()> kernel);
@@ -48,6 +54,45 @@ template <typename T>
 T __ldg(const T* p) {
   return *p;
 }
+inline void __syncwarp() { emulated::warp_barrier(); }
+
+namespace emulated {
+
+template <typename T>
+T shuffle(unsigned mask, T mine, int lane) {
+  static_assert(sizeof(T) <= sizeof(uint64_t), "one register or two");
+  if (mask != 0xffffffffu) give_up("this knows whole warps only");
+  uint64_t bits = 0;
+  std::memcpy(&bits, &mine, sizeof mine);
+  bits = exchange(bits, lane);
+  std::memcpy(&mine, &bits, sizeof mine);
+  return mine;
+}
+inline int lane() { return static_cast<int>(thread_index.x % 32); }
+
+}  // namespace emulated
+
+// As on a device, a thread that asks for one beyond the warp's ends gets its own.
+template <typename T>
+T __shfl_sync(unsigned mask, T mine, int lane) {
+  return emulated::shuffle(mask, mine, lane % 32);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T mine, int with) {
+  return emulated::shuffle(mask, mine, emulated::lane() ^ with);
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T mine, unsigned by) {
+  const int from = emulated::lane() - static_cast<int>(by);
+  return emulated::shuffle(mask, mine, from < 0 ? emulated::lane() : from);
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  unsigned votes = 0;
+  for (int lane = 0; lane < 32; ++lane)
+    votes |= emulated::shuffle(mask, predicate != 0 ? 1u : 0u, lane) << lane;
+  return votes;
+}
+inline int __ffs(int x) { return __builtin_ffs(x); }
 
 enum cudaError_t {
   cudaSuccess = 0,
