@@ -147,6 +147,7 @@ NB_MODULE(_cuda, m) {
   m.doc() = "The CUDA part of encodec_fast.";
   nb::module_::import_("encodec_fast._core");  // whose types this module takes
   const auto error = nb::exception<cuda::DeviceError>(m, "DeviceError", PyExc_OSError);
+  // NOLINTNEXTLINE(bugprone-unused-raii,bugprone-throw-keyword-missing): it binds a class.
   nb::exception<cuda::OutOfMemory>(m, "OutOfMemoryError", error);
   m.def("device_count", cuda::device_count, "Devices; DeviceError says why there are none.");
   m.def(

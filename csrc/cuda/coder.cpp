@@ -10,6 +10,7 @@ namespace {
 
 std::vector<int64_t> rows_of(const std::vector<Block>& blocks) {
   std::vector<int64_t> rows;
+  rows.reserve(blocks.size());
   for (const Block& b : blocks) rows.push_back(b.rows);
   return rows;
 }
@@ -23,8 +24,8 @@ void require_pair(int64_t width, const DeviceGraph& graph, const DeviceBooks& bo
 
 }  // namespace
 
-Encoder::Encoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const DeviceBooks> books,
-                 int64_t lanes, Start start)
+Encoder::Encoder(const std::shared_ptr<const DeviceGraph>& graph,
+                 std::shared_ptr<const DeviceBooks> books, int64_t lanes, Start start)
     : books_(std::move(books)), queue_(graph->device()), executor_(graph, lanes, start, queue_) {
   require_pair(graph->graph().out_channels(), *graph, *books_);
 }
@@ -49,8 +50,8 @@ void Encoder::run(const std::vector<const float*>& audio, const std::vector<floa
   executor_.finished();
 }
 
-Decoder::Decoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const DeviceBooks> books,
-                 int64_t lanes, Start start)
+Decoder::Decoder(const std::shared_ptr<const DeviceGraph>& graph,
+                 std::shared_ptr<const DeviceBooks> books, int64_t lanes, Start start)
     : books_(std::move(books)), queue_(graph->device()), executor_(graph, lanes, start, queue_) {
   require_pair(graph->graph().in_channels(), *graph, *books_);
 }
@@ -90,7 +91,7 @@ void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<f
   executor_.finished();
 }
 
-Network::Network(std::shared_ptr<const DeviceGraph> graph, int64_t lanes)
+Network::Network(const std::shared_ptr<const DeviceGraph>& graph, int64_t lanes)
     : queue_(graph->device()), executor_(graph, lanes, Start::kExact, queue_) {}
 
 void Network::run(const std::vector<const float*>& in, const std::vector<Block>& blocks) {

@@ -14,7 +14,7 @@ class Encoder {
  public:
   // Both on the same device. Throws std::invalid_argument if the graph's output is not as wide as a
   // codebook entry.
-  Encoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const DeviceBooks> books,
+  Encoder(const std::shared_ptr<const DeviceGraph>& graph, std::shared_ptr<const DeviceBooks> books,
           int64_t lanes, Start start);
 
   // As Encoder in engine/coder.h. Throws std::invalid_argument and DeviceError; after the latter
@@ -39,7 +39,7 @@ class Encoder {
 
 class Decoder {
  public:
-  Decoder(std::shared_ptr<const DeviceGraph> graph, std::shared_ptr<const DeviceBooks> books,
+  Decoder(const std::shared_ptr<const DeviceGraph>& graph, std::shared_ptr<const DeviceBooks> books,
           int64_t lanes, Start start);
 
   // As Decoder in engine/coder.h; errors as Encoder.
@@ -63,7 +63,7 @@ class Decoder {
 // A graph alone.
 class Network {
  public:
-  Network(std::shared_ptr<const DeviceGraph> graph, int64_t lanes);
+  Network(const std::shared_ptr<const DeviceGraph>& graph, int64_t lanes);
 
   // As Network in engine/coder.h; errors as Encoder.
   void run(const std::vector<const float*>& in, const std::vector<Block>& blocks);

@@ -55,6 +55,7 @@ LmCoder::Job LmCoder::upload(const std::vector<LmCodes>& streams,
     bytes += Staging::room(size_of((s.steps + 1) * n_q()) * sizeof(uint16_t));
   staging_.begin(bytes);
   std::vector<LmSteps> steps;
+  steps.reserve(streams.size());
   for (const LmCodes& s : streams)
     steps.push_back({state_.cache(s.lane), add_codes(s), state_.steps(s.lane), s.steps});
   staging_.upload(queue_);

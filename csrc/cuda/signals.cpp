@@ -28,7 +28,7 @@ void require_no_capture(cudaStream_t stream) {
 
 }  // namespace
 
-SignalNetwork::SignalNetwork(std::shared_ptr<const DeviceGraph> graph, int64_t lanes)
+SignalNetwork::SignalNetwork(const std::shared_ptr<const DeviceGraph>& graph, int64_t lanes)
     : queue_(graph->device()), executor_(graph, lanes, Start::kExact, queue_) {}
 
 int64_t SignalNetwork::out_rows(const SignalArrays& a) const {

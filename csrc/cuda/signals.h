@@ -20,7 +20,7 @@ struct SignalArrays {
 class SignalNetwork {
  public:
   // lanes: the most signals of a call. Throws std::invalid_argument and DeviceError.
-  SignalNetwork(std::shared_ptr<const DeviceGraph> graph, int64_t lanes);
+  SignalNetwork(const std::shared_ptr<const DeviceGraph>& graph, int64_t lanes);
   ~SignalNetwork() { queue_.drain(); }
   SignalNetwork(const SignalNetwork&) = delete;
   SignalNetwork& operator=(const SignalNetwork&) = delete;
