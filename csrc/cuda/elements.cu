@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-__global__ void __launch_bounds__(kThreads) take_lanes(Signals s, float* rows, int64_t blocks) {
+__global__ void __launch_bounds__(kThreads) take_lanes(Signals s, float* rows, unsigned blocks) {
   const int64_t lane = blockIdx.x / blocks;
   const float* planar = s.planar + lane * s.channels * s.length;
   float* to = rows + lane * s.channels * s.count;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) take_lanes(Signals s, float* rows, i
 }
 
 __global__ void __launch_bounds__(kThreads)
-    give_lanes(Signals s, const float* rows, int64_t blocks) {
+    give_lanes(Signals s, const float* rows, unsigned blocks) {
   const int64_t lane = blockIdx.x / blocks;
   float* planar = s.planar + lane * s.channels * s.length;
   const float* from = rows + lane * s.channels * s.count;
@@ -117,14 +117,14 @@ void give_planar(const Planar* parts, int64_t part_count, int64_t longest, int64
 
 void take_signals(const Signals& s, float* rows, cudaStream_t stream) {
   if (s.count == 0) return;
-  const int64_t blocks = blocks_for(s.count * s.channels, kThreads);
-  launch(take_lanes, blocks * s.lanes, kThreads, 0, stream, s, rows, blocks);
+  const unsigned blocks = static_cast<unsigned>(blocks_for(s.count * s.channels, kThreads));
+  launch(take_lanes, s.lanes * blocks, kThreads, 0, stream, s, rows, blocks);
 }
 
 void give_signals(const Signals& s, const float* rows, cudaStream_t stream) {
   if (s.count == 0) return;
-  const int64_t blocks = blocks_for(s.count * s.channels, kThreads);
-  launch(give_lanes, blocks * s.lanes, kThreads, 0, stream, s, rows, blocks);
+  const unsigned blocks = static_cast<unsigned>(blocks_for(s.count * s.channels, kThreads));
+  launch(give_lanes, s.lanes * blocks, kThreads, 0, stream, s, rows, blocks);
 }
 
 }  // namespace encodec_fast::cuda

@@ -1,5 +1,5 @@
 """Graphs on whole signals that are on cuda:0 already, block by block, against the CPU. A script:
-see agreement_on_device.py and codebooks_on_device.py."""
+see agreement_on_device.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from agreement_on_device import KINDS, random_program, same
-from codebooks_on_device import download, upload
 
 from encodec_fast import _cuda, _native
 from encodec_fast.integrations.network import Network
@@ -21,6 +20,27 @@ from encodec_fast.lanes import block_bounds
 
 LANES = 5
 EMULATED = _cuda.device_info(0)[0] == "emulated"
+
+
+def upload(array: npt.NDArray[Any]) -> tuple[Any, int]:
+    """Something that holds a copy on the device, and its address. On a GPU it is a tensor of
+    PyTorch's, on an emulated device an array of the host."""
+    if EMULATED:
+        copy = array.copy()
+        return copy, copy.ctypes.data
+    import torch
+
+    tensor = torch.from_numpy(array).to("cuda:0")
+    torch.cuda.synchronize()
+    return tensor, tensor.data_ptr()
+
+
+def download(held: Any) -> npt.NDArray[Any]:
+    """The array behind what was done on the default stream."""
+    if EMULATED:
+        ctypes.CDLL(_cuda.__file__).ef_emulated_finish()
+        return np.asarray(held)
+    return np.asarray(held.cpu().numpy())
 
 
 def ends_of(graph: _native.Graph, rows: int, frames: int) -> list[int]:
@@ -49,8 +69,6 @@ def check(rng: np.random.Generator, graph: _native.Graph) -> None:
         out, out_place = upload(np.full(out_shape(graph, batch, rows), np.nan, np.float32))
         ends = ends_of(graph, rows, int(rng.integers(1, 20)))
         device.run(place, out_place, batch, rows, ends, 0)
-        if EMULATED:
-            ctypes.CDLL(_cuda.__file__).ef_emulated_finish()
         same(f"{batch} of {rows}", [cpu(signals, 1)], [download(out)])
         same("signals as they were", [signals], [download(held)])
 
@@ -91,8 +109,6 @@ def check_refusals(graph: _native.Graph) -> None:
             raise AssertionError(f"no error: {message}")
     device.run(place, out_place, 1, rows, ends, 0)
     expected = Network(graph)(np.zeros((1, graph.in_channels, rows), np.float32), 1)
-    if EMULATED:
-        ctypes.CDLL(_cuda.__file__).ef_emulated_finish()
     same("after the refusals", [expected], [download(out)])
     del held
 

@@ -65,6 +65,40 @@ def test_accelerated_models() -> None:
     assert "equal" in run("accelerated_on_device.py")
 
 
+def test_accelerated_models_in_streams_and_compiled_callers() -> None:
+    """What PyTorch without CUDA cannot do: the caller's stream, a compiled caller, a capture."""
+    pytest.importorskip("transformers")
+    import torch
+    from integrations.small_models import noise, small_model, snr
+
+    cpu = ef.accelerate(small_model("24khz"), quiet=True)
+    gpu = ef.accelerate(small_model("24khz"), quiet=True).to("cuda")
+    x = noise(3, 1, 30000)
+    side = torch.cuda.Stream()
+
+    def caller(x: torch.Tensor) -> torch.Tensor:
+        return gpu.decoder(gpu.quantizer.decode(gpu.quantizer.encode(gpu.encoder(x * 2), 7.2)))
+
+    with torch.no_grad():
+        codes = cpu.quantizer.encode(cpu.encoder(x * 2), 7.2)
+        expected = cpu.decoder(cpu.quantizer.decode(codes))
+        with torch.cuda.stream(side):
+            found = caller(x.pin_memory().cuda(non_blocking=True))
+        side.synchronize()
+        assert torch.equal(found.cpu(), expected)
+        compiled = torch.compile(caller, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x.cuda()).cpu(), expected)
+        graph, held = torch.cuda.CUDAGraph(), x.cuda()
+        gpu.encoder.original_forward(held)  # as PyTorch asks for, before it captures
+        torch.cuda.synchronize()
+        warned = pytest.warns(UserWarning, match="a CUDA graph is being captured")
+        with warned, torch.cuda.graph(graph):
+            out = gpu.encoder(held)
+        graph.replay()
+        assert snr(cpu.encoder(x), out.cpu()) > 30  # PyTorch's, perhaps in TF32
+        assert torch.equal(gpu.encoder(held).cpu(), cpu.encoder(x))
+
+
 def test_tokenize() -> None:
     pytest.importorskip("soundfile")
     assert "equal" in run("tokenize_on_device.py", "--items", "300")

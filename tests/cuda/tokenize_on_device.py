@@ -44,7 +44,7 @@ def main() -> None:
     if options.ray:
         import ray
 
-        ray.init(num_cpus=1, num_gpus=1, log_to_driver=False, include_dashboard=False)
+        ray.init("local", num_cpus=1, num_gpus=1, log_to_driver=False, include_dashboard=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = tiny_program(folder, options.kind, 2)
