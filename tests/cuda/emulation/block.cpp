@@ -172,8 +172,8 @@ void run(unsigned blocks, unsigned threads, size_t shared, const std::function<v
   if (threads == 0 || threads > 1024) give_up("a block has 1 to 1024 threads");
   if (shared > (size_t{163} << 10)) give_up("a block has at most 163 KiB of shared memory");
   block.kernel = &kernel;
-  for (unsigned i = 0; i < blocks; ++i) {
-    block_index.x = i;
+  for (const size_t i : order_of(blocks)) {
+    block_index.x = static_cast<unsigned>(i);
     run_block(threads, shared);
   }
 }
