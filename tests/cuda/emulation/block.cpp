@@ -173,8 +173,8 @@ void run(unsigned blocks, unsigned threads, size_t shared, const std::function<v
   // Of the devices that the build is for, 8.6, 8.9 and 12.0 have the least.
   if (shared > (size_t{99} << 10)) give_up("a block has at most 99 KiB of shared memory");
   block.kernel = &kernel;
-  for (unsigned i = 0; i < blocks; ++i) {
-    block_index.x = i;
+  for (const size_t i : order_of(blocks)) {
+    block_index.x = static_cast<unsigned>(i);
     run_block(threads, shared);
   }
 }

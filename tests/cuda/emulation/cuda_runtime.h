@@ -1,9 +1,10 @@
 // The part of the CUDA runtime that csrc/cuda uses, on the host, for tests of what the kernels
 // compute and of how they are driven, where there is no GPU. Every thread of a block is a fiber;
 // __syncthreads() hands over to the next one. The order in which they run is an option
-// (EF_EMULATED_ORDER=forward|backward|shuffled), so that a missing barrier shows as another result.
-// Device and shared memory begin as not-a-numbers, and are exactly as large as asked for, so that
-// AddressSanitizer sees what a kernel reaches beyond them.
+// (EF_EMULATED_ORDER=forward|backward|shuffled), as is that of the blocks, so that a missing
+// barrier shows as another result, and blocks that are not independent do. Device and shared memory
+// begin as not-a-numbers, and are exactly as large as asked for, so that AddressSanitizer sees what
+// a kernel reaches beyond them.
 //
 // EF_EMULATED_FAIL=NAME:N lets the N-th call (from 1) of a function fail: malloc (out of memory),
 // launch (an illegal address, which like a device's stays), pointer (memory of the host), driver
