@@ -119,8 +119,9 @@ class Block {
     }
 #pragma unroll
     for (int u = 0; u < S::kWReads; ++u) {
+      if (!has<S::kWVectors>(u)) continue;
       float* to = &tiles_.w[buffer][weight_row()][weight_column() + u * S::kApart];
-      if (has<S::kWVectors>(u)) *reinterpret_cast<float4*>(to) = w_[u];
+      *reinterpret_cast<float4*>(to) = w_[u];
     }
   }
 
