@@ -76,7 +76,7 @@ class Lanes(ABC, Generic[In, Out]):
         self._delay = delay
         self._state = [_FRESH] * (batch or 1)
         # What waits: one array or None of each stream, or one array [batch, height, length] of all.
-        self._held: list[In | None] | In = [None] * (batch or 1)
+        self._held: list[In | None] | npt.NDArray[Any] = [None] * (batch or 1)
         self._ones = [1.0] * (batch or 1)  # the scales of models that do not normalise
 
     def reset(self, streams: Sequence[int] | None = None) -> None:
@@ -196,7 +196,9 @@ class Lanes(ABC, Generic[In, Out]):
             if len({held.shape[1] for held in each}) > 1:
                 return None
             self._held = _stacked(each)
-        return self._held
+        together: Any = self._held
+        held_by_all: In = together
+        return held_by_all
 
     def _held_by_each(self) -> list[In | None]:
         """What every stream holds back, to be changed in place."""
@@ -207,21 +209,24 @@ class Lanes(ABC, Generic[In, Out]):
 
     def _push_in_step(self, array: In, held: In) -> Out:
         """As _feed for all streams, which are in the same state: they cost what one does."""
-        state, data = self._state[0], array
-        if held.shape[2] > 0:
-            data: Any = np.concatenate([held, array], axis=2)
-        first = self._unit if state == _STARTED else self._start
+        state, first = self._state[0], self._start
+        if state == _STARTED:
+            first = self._unit
+        data: Any = np.concatenate([held, array], axis=2) if held.shape[2] else array
         bounds = block_bounds(data.shape[2], self._unit, first, False, self._frames)
         self._state = [_FAILED] * len(self._state)  # until the end
-        parts = [self._run_all(np.ascontiguousarray(data[:, :, a:b])) for a, b in bounds]
+        parts = []
+        for begin, end in bounds:
+            block: Any = np.ascontiguousarray(data[:, :, begin:end])
+            parts.append(self._run_all(block))
         self._held = data[:, :, bounds[-1][1] if bounds else 0 :].copy()
         self._state = [_STARTED if bounds else state] * len(self._state)
         if len(parts) == 1:
             return parts[0]
-        if not parts:
-            return _stacked([self._nothing_out()] * len(self._state))
-        joined: Any = np.concatenate(parts, axis=2)
-        return joined
+        nothing = [self._nothing_out()] * len(self._state)
+        joined: Any = np.concatenate(parts, axis=2) if parts else _stacked(nothing)
+        result: Out = joined
+        return result
 
     def _done(self, lane: int, cuts: Bounds) -> int:
         """The length of the result of a stream's next blocks."""

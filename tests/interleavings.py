@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 
 Rng = np.random.Generator
 
@@ -81,8 +80,8 @@ def check_lives(rng: Rng, arrays: Any, lists: Any, source: Callable[[int], Any],
             part = list(data[some])
             require_same(answer(arrays.push, part, some), answer(lists.push, part, some))
         elif action == "refused":
-            with pytest.raises(ValueError, match=r"expected|flushed"):
-                arrays.push(spoilt(rng, data))
+            refusal = answer(arrays.push, spoilt(rng, data))
+            assert isinstance(refusal, str) and ("expected" in refusal or "flushed" in refusal)
         else:
             who = some if rng.integers(2) else None
             calls = [getattr(streams, action) for streams in (arrays, lists)]
