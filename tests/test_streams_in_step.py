@@ -171,3 +171,20 @@ def test_codebooks_of_arrays_are_fixed(codecs: Codecs) -> None:
         decoder.reset([0, 1, 2])
     decoder.reset()
     assert decoder.push(codes).shape == (BATCH, 2, 4 * HOP)
+
+
+@pytest.mark.parametrize("who", [None, [1]])
+@pytest.mark.parametrize("form", [np.asarray, list])
+def test_reset_forgets_what_waits(codecs: Codecs, who: list[int] | None, form: Any) -> None:
+    """Of streams that hold back as much, and of the one among them that is reset."""
+    rng = np.random.default_rng(0)
+    batch = streams(codecs("reflect"), "encode", BATCH, "low_latency")
+    parts = source(rng, "encode", HOP + 2), source(rng, "encode", 3 * HOP + 1)
+    batch.push(form(parts[0]))
+    batch.reset(who)
+    found = batch.push(list(parts[1]))
+    for lane in range(BATCH):
+        alone = streams(codecs("reflect"), "encode", None, "low_latency")
+        if who is not None and lane not in who:
+            alone.push(parts[0][lane])
+        assert np.array_equal(found[lane], alone.push(parts[1][lane]))
