@@ -78,6 +78,10 @@ class StreamEncoder(Lanes[Audio, CodeArray]):
         codes: list[CodeArray] = self._native.run(blocks, last, self._ones, self._n_q)
         return codes
 
+    def _run_all(self, blocks: Audio) -> CodeArray:
+        codes: CodeArray = self._native.run_batch(blocks, self._n_q)
+        return codes
+
     def _nothing_in(self) -> Audio:
         return np.zeros((self._channels, 0), np.float32)
 
@@ -145,22 +149,34 @@ class StreamDecoder(Lanes[CodeArray, Audio]):
 
     def _arrays(self, name: str, value: Any, lanes: Sequence[int]) -> list[CodeArray]:
         arrays = super()._arrays(name, value, lanes)
+        self._fix_codebooks(name, [array.shape[0] for array in arrays])
+        return arrays
+
+    def _array_of_all(self, name: str, value: Any) -> CodeArray:
+        array = super()._array_of_all(name, value)
+        self._fix_codebooks(name, [array.shape[1]])
+        return array
+
+    def _fix_codebooks(self, name: str, counts: Sequence[int]) -> None:
+        """Checks the numbers of codebooks of arrays, which are from now on that of the batch."""
         n_q = self._n_q
-        for array in arrays:
-            found = array.shape[0]
+        for found in counts:
             low, high = (1, self._header.n_codebooks) if n_q is None else (n_q, n_q)
             if not low <= found <= high:
                 expected = f"{low}..{high}" if n_q is None else f"as before {n_q}"
                 raise ValueError(f"{name}: expected {expected} codebooks, found {found}")
             n_q = found
         self._n_q = n_q
-        return arrays
 
     def _checked(self, name: str, value: Any, lead: tuple[int, ...]) -> CodeArray:
         return _native.as_codes(name, value, (*lead, None, None), self._header.codebook_size)
 
     def _run_native(self, blocks: list[CodeArray], last: list[bool]) -> list[Audio]:
         audio: list[Audio] = self._native.run(blocks, last, self._ones)
+        return audio
+
+    def _run_all(self, blocks: CodeArray) -> Audio:
+        audio: Audio = self._native.run_batch(blocks)
         return audio
 
     def _nothing_in(self) -> CodeArray:

@@ -33,6 +33,13 @@ NewArray<T, 2> new_array(size_t rows, size_t columns) {
 }
 
 template <typename T>
+NewArray<T, 3> new_array(size_t blocks, size_t rows, size_t columns) {
+  T* data = new T[std::max<size_t>(blocks * rows * columns, 1)];
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return NewArray<T, 3>(data, {blocks, rows, columns}, owner);
+}
+
+template <typename T>
 NewArray<T, 1> new_array(size_t size) {
   T* data = new T[std::max<size_t>(size, 1)];
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });

@@ -1,4 +1,5 @@
-// Batches of streams in Python's terms: blocks as lists of arrays, on whatever device they run.
+// Batches of streams in Python's terms: blocks as lists of arrays, or as one array of them all, on
+// whatever device they run.
 #pragma once
 
 #include <algorithm>
@@ -55,6 +56,19 @@ std::vector<const T*> open_blocks(const std::vector<Array<T, 2>>& arrays,
   return data;
 }
 
+// The same of one array [lanes][height][rows].
+template <typename T>
+std::vector<const T*> open_batch(const Array<T, 3>& array, int64_t lanes, size_t height,
+                                 std::vector<Block>& blocks) {
+  require(static_cast<int64_t>(array.shape(0)) == lanes && array.shape(1) == height,
+          "blocks: expected [streams of the batch, rows of one, any]");
+  const size_t length = array.shape(2);
+  std::vector<const T*> data;
+  for (size_t l = 0; l < array.shape(0); ++l) data.push_back(array.data() + l * height * length);
+  blocks.assign(array.shape(0), {static_cast<int64_t>(length), false});
+  return data;
+}
+
 // Planar arrays [channels, rows] of lanes that lie behind each other.
 inline std::vector<NewArray<float, 2>> split_planar(const float* from,
                                                     const std::vector<int64_t>& rows,
@@ -85,6 +99,33 @@ inline std::vector<NewArray<uint16_t, 2>> split_codes(const uint16_t* codes,
       std::copy_n(codes + q * all + first, n, array.data() + q * n);
     out.push_back(std::move(array));
     first += n;
+  }
+  return out;
+}
+
+// The rows that every lane has finished.
+inline size_t rows_of_each(const std::vector<int64_t>& rows) {
+  for (const int64_t n : rows) require(n == rows.front(), "blocks: the streams are not in step");
+  return static_cast<size_t>(rows.front());
+}
+
+// As split_planar, in one array [lanes, channels, rows].
+inline NewArray<float, 3> batch_of_planar(const float* from, const std::vector<int64_t>& rows,
+                                          int64_t channels) {
+  auto out = new_array<float>(rows.size(), static_cast<size_t>(channels), rows_of_each(rows));
+  std::copy_n(from, out.size(), out.data());
+  return out;
+}
+
+// As split_codes, in one array [lanes, n_q, frames].
+inline NewArray<uint16_t, 3> batch_of_codes(const uint16_t* codes,
+                                            const std::vector<int64_t>& frames, int64_t n_q) {
+  const size_t q_count = static_cast<size_t>(n_q), n = rows_of_each(frames);
+  auto out = new_array<uint16_t>(frames.size(), q_count, n);
+  uint16_t* to = out.data();
+  for (size_t l = 0; l < frames.size(); ++l) {
+    for (size_t q = 0; q < q_count; ++q)
+      to = std::copy_n(codes + (q * frames.size() + l) * n, n, to);
   }
   return out;
 }

@@ -8,6 +8,7 @@
 #include "bindings/arrays.h"
 #include "bindings/blocks.h"
 #include "bindings/cuda_language_model.h"
+#include "bindings/stream_calls.h"
 #include "cuda/coder.h"
 #include "cuda/search.h"
 #include "cuda/signals.h"
@@ -19,53 +20,6 @@ using cuda::DeviceBooks;
 using cuda::DeviceGraph;
 using Graphs = std::shared_ptr<DeviceGraph>;
 using Books = std::shared_ptr<DeviceBooks>;
-
-std::vector<NewArray<uint16_t, 2>> encode(Shared<cuda::Encoder>& self,
-                                          const std::vector<Array<float, 2>>& audio,
-                                          const std::vector<bool>& last,
-                                          const std::vector<float>& scales, int64_t n_q) {
-  const Exclusive lock(self.busy);
-  std::vector<Block> blocks;
-  const auto data = open_blocks(audio, last, scales, self.coder.stream().lanes(),
-                                static_cast<size_t>(self.coder.channels()), blocks);
-  {
-    nb::gil_scoped_release release;
-    self.coder.run(data, scales, blocks, n_q);
-  }
-  return split_codes(self.coder.codes(), self.coder.frames(), n_q);
-}
-
-std::vector<NewArray<float, 2>> decode(Shared<cuda::Decoder>& self,
-                                       const std::vector<Array<uint16_t, 2>>& codes,
-                                       const std::vector<bool>& last,
-                                       const std::vector<float>& scales) {
-  const Exclusive lock(self.busy);
-  require(!codes.empty(), "codes: expected one array per stream of the batch");
-  const size_t n_q = codes.front().shape(0);
-  std::vector<Block> blocks;
-  const auto data = open_blocks(codes, last, scales, self.coder.stream().lanes(), n_q, blocks);
-  {
-    nb::gil_scoped_release release;
-    self.coder.run(data, scales, blocks, static_cast<int64_t>(n_q));
-  }
-  return split_planar(self.coder.audio(), self.coder.samples(), self.coder.channels());
-}
-
-std::vector<NewArray<float, 2>> pass(Shared<cuda::Network>& self,
-                                     const std::vector<Array<float, 2>>& in,
-                                     const std::vector<bool>& last) {
-  const Exclusive lock(self.busy);
-  std::vector<Block> blocks;
-  const Graph& graph = self.coder.graph();
-  const std::vector<float> ones(in.size(), 1.0f);
-  const auto data = open_blocks(in, last, ones, self.coder.stream().lanes(),
-                                static_cast<size_t>(graph.in_channels()), blocks);
-  {
-    nb::gil_scoped_release release;
-    self.coder.run(data, blocks);
-  }
-  return split_planar(self.coder.out(), self.coder.rows(), graph.out_channels());
-}
 
 template <typename Coder>
 nb::class_<Shared<Coder>> bind_coder(nb::module_& m, const char* name, const char* about) {
@@ -162,9 +116,11 @@ NB_MODULE(_cuda, m) {
   bind_signals(m);
   bind_cuda_language_model(m);
   bind_coder<cuda::Encoder>(m, "Encoder", "A batch of streams from audio to codes.")
-      .def("run", encode, "audio"_a, "last"_a, "scales"_a, "n_q"_a);
+      .def("run", encode<cuda::Encoder>, "audio"_a, "last"_a, "scales"_a, "n_q"_a)
+      .def("run_batch", encode_batch<cuda::Encoder>, "audio"_a, "n_q"_a);
   bind_coder<cuda::Decoder>(m, "Decoder", "A batch of streams from codes to audio.")
-      .def("run", decode, "codes"_a, "last"_a, "scales"_a);
+      .def("run", decode<cuda::Decoder>, "codes"_a, "last"_a, "scales"_a)
+      .def("run_batch", decode_batch<cuda::Decoder>, "codes"_a);
   nb::class_<Shared<cuda::Network>>(m, "Network", "A graph alone, for a batch of streams.")
       .def(
           "__init__",
@@ -172,6 +128,6 @@ NB_MODULE(_cuda, m) {
             new (self) Shared<cuda::Network>(std::move(graph), lanes);
           },
           "graph"_a, "lanes"_a)
-      .def("run", pass, "blocks"_a, "last"_a)
+      .def("run", pass<cuda::Network>, "blocks"_a, "last"_a)
       .def("reset", &Shared<cuda::Network>::reset, "lane"_a = nb::none());
 }

@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/blocks.h"
+#include "bindings/stream_calls.h"
 #include "engine/coder.h"
 
 namespace encodec_fast {
@@ -36,52 +37,6 @@ Timings timings(Shared<Coder>& self) {
   return result;
 }
 
-std::vector<NewArray<uint16_t, 2>> encode(Shared<Encoder>& self,
-                                          const std::vector<Array<float, 2>>& audio,
-                                          const std::vector<bool>& last,
-                                          const std::vector<float>& scales, int64_t n_q) {
-  const Exclusive lock(self.busy);
-  std::vector<Block> blocks;
-  const auto data = open_blocks(audio, last, scales, self.coder.stream().lanes(),
-                                static_cast<size_t>(self.coder.channels()), blocks);
-  {
-    nb::gil_scoped_release release;
-    self.coder.run(data, scales, blocks, n_q);
-  }
-  return split_codes(self.coder.codes().data(), self.coder.frames(), n_q);
-}
-
-std::vector<NewArray<float, 2>> decode(Shared<Decoder>& self,
-                                       const std::vector<Array<uint16_t, 2>>& codes,
-                                       const std::vector<bool>& last,
-                                       const std::vector<float>& scales) {
-  const Exclusive lock(self.busy);
-  require(!codes.empty(), "codes: expected one array per stream of the batch");
-  const size_t n_q = codes.front().shape(0);
-  std::vector<Block> blocks;
-  const auto data = open_blocks(codes, last, scales, self.coder.stream().lanes(), n_q, blocks);
-  {
-    nb::gil_scoped_release release;
-    self.coder.run(data, scales, blocks, static_cast<int64_t>(n_q));
-  }
-  return split_planar(self.coder.audio().data(), self.coder.samples(), self.coder.channels());
-}
-
-std::vector<NewArray<float, 2>> pass(Shared<Network>& self, const std::vector<Array<float, 2>>& in,
-                                     const std::vector<bool>& last) {
-  const Exclusive lock(self.busy);
-  std::vector<Block> blocks;
-  const Graph& graph = self.coder.graph();
-  const std::vector<float> ones(in.size(), 1.0f);
-  const auto data = open_blocks(in, last, ones, self.coder.stream().lanes(),
-                                static_cast<size_t>(graph.in_channels()), blocks);
-  {
-    nb::gil_scoped_release release;
-    self.coder.run(data, blocks);
-  }
-  return split_planar(self.coder.out().data(), self.coder.rows(), graph.out_channels());
-}
-
 }  // namespace
 
 void bind_streams(nb::module_& m) {
@@ -97,7 +52,8 @@ void bind_streams(nb::module_& m) {
                                        start_of(low_latency));
           },
           "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)
-      .def("run", encode, "audio"_a, "last"_a, "scales"_a, "n_q"_a)
+      .def("run", encode<Encoder>, "audio"_a, "last"_a, "scales"_a, "n_q"_a)
+      .def("run_batch", encode_batch<Encoder>, "audio"_a, "n_q"_a)
       .def("profile", &Shared<Encoder>::profile, "on"_a)
       .def("timings", timings<Encoder>)
       .def("reset", &Shared<Encoder>::reset, "lane"_a = nb::none());
@@ -111,7 +67,8 @@ void bind_streams(nb::module_& m) {
                                        start_of(low_latency));
           },
           "graph"_a, "codebooks"_a, "lanes"_a, "low_latency"_a)
-      .def("run", decode, "codes"_a, "last"_a, "scales"_a)
+      .def("run", decode<Decoder>, "codes"_a, "last"_a, "scales"_a)
+      .def("run_batch", decode_batch<Decoder>, "codes"_a)
       .def("profile", &Shared<Decoder>::profile, "on"_a)
       .def("timings", timings<Decoder>)
       .def("reset", &Shared<Decoder>::reset, "lane"_a = nb::none());
@@ -123,7 +80,7 @@ void bind_streams(nb::module_& m) {
             new (self) Shared<Network>(std::move(graph), lanes);
           },
           "graph"_a, "lanes"_a)
-      .def("run", pass, "blocks"_a, "last"_a)
+      .def("run", pass<Network>, "blocks"_a, "last"_a)
       .def("reset", &Shared<Network>::reset, "lane"_a = nb::none());
 }
 

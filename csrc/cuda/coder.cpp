@@ -67,8 +67,9 @@ void Decoder::run(const std::vector<const uint16_t*>& codes, const std::vector<f
   for (size_t l = 0; l < blocks.size(); ++l)
     checked.insert(checked.end(), codes[l], codes[l] + n_q * counts[l]);
   for (const uint16_t code : checked) {
-    require(code < books.size, "codes: expected values below " + std::to_string(books.size) +
-                                   ", found " + std::to_string(code));
+    if (code < books.size) continue;
+    throw std::invalid_argument("codes: expected values below " + std::to_string(books.size) +
+                                ", found " + std::to_string(code));
   }
   float* latent = executor_.input(blocks);
   staging_.begin(Staging::room(checked.size() * sizeof(uint16_t)) + Staging::room(sizeof(int)) +

@@ -28,7 +28,7 @@ Executor::Executor(std::shared_ptr<const DeviceGraph> graph, int64_t lanes, Star
       layout_(graph_->graph(), 0, ops()),
       geometry_(graph_->graph(), layout_, start) {
   check_lanes(graph_->graph(), lanes, start);
-  lane_.resize(static_cast<size_t>(lanes));
+  lane_.resize(static_cast<size_t>(lanes), fresh_);
   failed_.resize(lane_.size());
   output_rows_.resize(lane_.size());
   slots_.resize(layout_.slots());
@@ -49,28 +49,28 @@ void Executor::reset() {
 
 // What the device holds of a stream needs no clearing: a fresh block reads none of it.
 void Executor::reset(int64_t lane) {
-  lane_.at(static_cast<size_t>(lane)) = {};
+  lane_.at(static_cast<size_t>(lane)) = fresh_;
   failed_[static_cast<size_t>(lane)] = false;
 }
 
 float* Executor::input(const std::vector<Block>& blocks) {
   require(blocks.size() == lane_.size(), "blocks: expected one per stream of the batch");
   for (size_t l = 0; l < blocks.size(); ++l)
-    check_block(graph(), start_, blocks[l], lane_[l].started, failed_[l]);
-  std::vector<BlockRows> work;
+    check_block(graph(), start_, blocks[l], lane_[l]->started, failed_[l]);
+  std::vector<LaneBlock> work;
   work.reserve(blocks.size());
   std::fill(output_rows_.begin(), output_rows_.end(), 0);
   int64_t total = 0;
   for (size_t l = 0; l < blocks.size(); ++l) {
     const Block& b = blocks[l];
-    const bool rest = b.last && graph().delay() > 0 && lane_[l].started;
+    const bool rest = b.last && graph().delay() > 0 && lane_[l]->started;
     if (b.rows == 0 && !rest) {
       if (b.last) reset(static_cast<int64_t>(l));
       continue;
     }
     failed_[l] = true;
-    advance(l, b, work);
-    output_rows_[l] = work.back().rows.back();
+    work.push_back(advance(l, b));
+    output_rows_[l] = work.back().rows->rows.back();
     total += b.rows;
   }
   if (!recorded_ || !(work == blocks_)) {
@@ -86,18 +86,23 @@ float* Executor::input(const std::vector<Block>& blocks) {
   return input_.floats();
 }
 
-// Streams that began together are at the same place: what is known of the one before is copied.
-void Executor::advance(size_t lane, const Block& block, std::vector<BlockRows>& work) {
-  LaneRows& now = lane_[lane];
-  if (!work.empty() && now == before_ && block.last == work.back().last &&
-      block.rows == work.back().rows.front()) {
-    now = lane_[static_cast<size_t>(work.back().lane)];
-    work.push_back(work.back());
-    work.back().lane = static_cast<int64_t>(lane);
-    return;
+// Streams in step are at the same place: what is known of one serves the others, and the next call.
+Executor::LaneBlock Executor::advance(size_t lane, const Block& block) {
+  std::shared_ptr<const LaneRows>& now = lane_[lane];
+  const auto known = [&] {
+    return advance_.rows != nullptr && block.rows == advance_.block.rows &&
+           block.last == advance_.block.last &&
+           (now == advance_.before || *now == *advance_.before);
+  };
+  if (!known()) {
+    LaneRows after = *now;
+    auto rows = std::make_shared<const BlockRows>(geometry_.advance(after, block));
+    const bool stays = after == *now;
+    advance_ = {block, now, stays ? now : std::make_shared<const LaneRows>(std::move(after)),
+                std::move(rows)};
   }
-  before_ = now;
-  work.push_back(geometry_.advance(now, static_cast<int64_t>(lane), block));
+  now = advance_.after;
+  return {static_cast<int64_t>(lane), advance_.rows};
 }
 
 void Executor::run() {
@@ -105,7 +110,7 @@ void Executor::run() {
 }
 
 void Executor::finished() {
-  for (const BlockRows& b : blocks_) failed_[static_cast<size_t>(b.lane)] = false;
+  for (const LaneBlock& b : blocks_) failed_[static_cast<size_t>(b.lane)] = false;
 }
 
 // Per form and block: rows kept of the blocks before, or padding; its rows; padding behind.
@@ -118,9 +123,9 @@ void Executor::lay_out() {
     const int64_t width = graph().channels(form.value);
     int64_t total = 0;
     for (size_t w = 0; w < count(); ++w) {
-      const int64_t front = blocks_[w].front[f];
+      const int64_t front = block(w).front[f];
       at[f].push_back((total + front) * width);
-      total += front + rows(form.value, w) + blocks_[w].behind[f];
+      total += front + rows(form.value, w) + block(w).behind[f];
     }
     need[form.slot] = std::max(need[form.slot], total * width);
   }
@@ -132,9 +137,9 @@ void Executor::lay_out() {
   }
   int64_t results = 0;
   result_.clear();
-  for (const BlockRows& b : blocks_) {
+  for (const LaneBlock& b : blocks_) {
     result_.push_back(results * graph().out_channels());
-    results += b.rows.back();
+    results += b.rows->rows.back();
   }
   output_.reserve(floats(results * graph().out_channels()) + kFloat);
 }
@@ -145,7 +150,7 @@ void Executor::make_history() {
     const int value = layout_.forms()[f].value;
     int64_t most = 0;
     for (size_t w = 0; w < count(); ++w)
-      most = std::max(most, (rows(value, w) - blocks_[w].keep[f]) * graph().channels(value));
+      most = std::max(most, (rows(value, w) - block(w).keep[f]) * graph().channels(value));
     if (most <= capacity_[f]) continue;
     DeviceMemory grown;
     grown.reserve(floats(lanes() * most));
@@ -231,8 +236,8 @@ void Executor::add_history(int value, std::vector<Copy>& copies) const {
   for (size_t f = 0; f < layout_.forms().size(); ++f) {
     if (layout_.forms()[f].value != value) continue;
     for (size_t w = 0; w < count(); ++w) {
-      const int64_t n = blocks_[w].front[f] * graph().channels(value);
-      if (!blocks_[w].fresh && n > 0)
+      const int64_t n = block(w).front[f] * graph().channels(value);
+      if (!block(w).fresh && n > 0)
         copies.push_back({history(f, w), body(static_cast<int>(f), w) - n, n});
     }
   }
@@ -258,9 +263,9 @@ void Executor::add_kept(const std::vector<int>& forms, std::vector<Copy>& copies
     const int value = layout_.forms()[f].value;
     const int64_t width = graph().channels(value);
     for (size_t w = 0; w < count(); ++w) {
-      const int64_t from = blocks_[w].keep[f];
+      const int64_t from = block(w).keep[f];
       const int64_t n = (rows(value, w) - from) * width;
-      if (!blocks_[w].last && n > 0)
+      if (!block(w).last && n > 0)
         copies.push_back({body(form, w) + from * width, history(f, w), n});
     }
   }

@@ -54,12 +54,27 @@ class Executor {
 
   const Op& op(int index) const { return graph().ops()[static_cast<size_t>(index)]; }
   int ops() const { return static_cast<int>(graph().ops().size()); }
-  int64_t rows(int value, size_t w) const { return blocks_[w].rows[static_cast<size_t>(value)]; }
+  const BlockRows& block(size_t w) const { return *blocks_[w].rows; }
+  int64_t rows(int value, size_t w) const { return block(w).rows[static_cast<size_t>(value)]; }
   float* body(int form, size_t w) const { return body_[static_cast<size_t>(form) * count() + w]; }
   size_t count() const { return blocks_.size(); }
 
+  // A block of a lane, and the same numbers for all lanes that are at the same place.
+  struct LaneBlock {
+    int64_t lane;
+    std::shared_ptr<const BlockRows> rows;
+    bool operator==(const LaneBlock& other) const {
+      return lane == other.lane && (rows == other.rows || *rows == *other.rows);
+    }
+  };
+  struct Advance {
+    Block block;
+    std::shared_ptr<const LaneRows> before, after;
+    std::shared_ptr<const BlockRows> rows;
+  };
+
   // Planning: executor.cpp.
-  void advance(size_t lane, const Block& block, std::vector<BlockRows>& work);
+  LaneBlock advance(size_t lane, const Block& block);
   void lay_out();
   void make_history();
   void record();
@@ -92,13 +107,14 @@ class Executor {
   Queue& queue_;
   Layout layout_;
   Geometry geometry_;
-  std::vector<LaneRows> lane_;
-  LaneRows before_;  // where the last one of a call's streams was before it
+  const std::shared_ptr<const LaneRows> fresh_ = std::make_shared<LaneRows>();
+  std::vector<std::shared_ptr<const LaneRows>> lane_;
+  Advance advance_;  // the last one
   std::vector<bool> failed_;
   std::vector<int64_t> output_rows_;
 
   // What the tape was recorded for; it holds as long as these are the same.
-  std::vector<BlockRows> blocks_;
+  std::vector<LaneBlock> blocks_;
   bool recorded_ = false;
   Tape tape_;
 

@@ -21,9 +21,9 @@ void Executor::size_scratch() {
     const Op& o = op(i);
     int64_t steps = 0, values = 0, blocks = 0;
     for (size_t w = 0; w < count(); ++w) {
-      const int64_t n = geometry_.product_rows(i, blocks_[w]) * o.weight.n;
+      const int64_t n = geometry_.product_rows(i, block(w)) * o.weight.n;
       steps += rows(i + 1, w);
-      if (geometry_.finishes(i, blocks_[w])) values += n;
+      if (geometry_.finishes(i, block(w))) values += n;
       blocks += reduction_blocks(n);
     }
     if (o.kind == OpKind::kConvTranspose) product = std::max(product, values);
@@ -63,7 +63,7 @@ void Executor::add_padding(int index, std::vector<Copy>& copies) const {
   const int64_t width = op(index).in_channels;
   for (size_t w = 0; w < count(); ++w) {
     float* const first = body(layout_.plan(index).input, w);
-    for (const PadRow& pad : geometry_.padding(index, blocks_[w])) {
+    for (const PadRow& pad : geometry_.padding(index, block(w))) {
       const float* from = pad.zeros ? nullptr : first + pad.source * width;
       copies.push_back({from, first + pad.row * width, width});
     }
@@ -72,13 +72,13 @@ void Executor::add_padding(int index, std::vector<Copy>& copies) const {
 
 const float* Executor::input_of(int index, size_t w) const {
   return body(layout_.plan(index).input, w) +
-         blocks_[w].input[static_cast<size_t>(index)] * op(index).in_channels;
+         block(w).input[static_cast<size_t>(index)] * op(index).in_channels;
 }
 
 const float* Executor::added(int index, size_t w) const {
   if (op(index).add < 0) return nullptr;
   return body(layout_.plan(index).add, w) +
-         blocks_[w].add[static_cast<size_t>(index)] * op(index).out_channels;
+         block(w).add[static_cast<size_t>(index)] * op(index).out_channels;
 }
 
 // Parts without rows are dropped here.
@@ -119,10 +119,10 @@ void Executor::record_conv(int index) {
   float* scratch = product_.floats();
   for (size_t w = 0; w < count(); ++w) {
     const Outputs to = outputs(index + 1, w);
-    const int64_t m = geometry_.product_rows(index, blocks_[w]);
+    const int64_t m = geometry_.product_rows(index, block(w));
     Part part = {input_of(index, w), added(index, w), to.out, to.elu, m, 0};
     products.push_back(nullptr);
-    if (geometry_.finishes(index, blocks_[w])) {
+    if (geometry_.finishes(index, block(w))) {
       float* product = to.out != nullptr ? to.out : to.elu;
       if (transposed) {
         product = scratch;
@@ -144,7 +144,7 @@ void Executor::record_trim(int index, const std::vector<const float*>& products)
   for (size_t w = 0; w < count(); ++w) {
     if (products[w] == nullptr) continue;
     const Outputs to = outputs(index + 1, w);
-    const float* from = products[w] + (blocks_[w].fresh ? op(index).trim_left : 0) * width;
+    const float* from = products[w] + (block(w).fresh ? op(index).trim_left : 0) * width;
     parts.push_back({from, added(index, w), to.out, to.elu, rows(index + 1, w) * width});
   }
   record_activation(parts);
@@ -160,11 +160,11 @@ void Executor::record_norm(int index, const std::vector<const float*>& products)
   for (size_t w = 0; w < count(); ++w) {
     const Outputs to = outputs(index + 1, w);
     float* norm = norms_.floats() + static_cast<int64_t>(w) * (1 + o.out_channels);
-    const int64_t elements = geometry_.product_rows(index, blocks_[w]) * o.weight.n;
+    const int64_t elements = geometry_.product_rows(index, block(w)) * o.weight.n;
     const int64_t count = rows(index + 1, w) * o.out_channels;
     whole.push_back({products[w], elements, m.blocks, norm});
     m.blocks += reduction_blocks(elements);
-    const float* from = products[w] + (blocks_[w].fresh ? o.trim_left : 0) * o.out_channels;
+    const float* from = products[w] + (block(w).fresh ? o.trim_left : 0) * o.out_channels;
     parts.push_back({from, norm, added(index, w), to.out, to.elu, count});
     longest = std::max(longest, count);
   }
@@ -209,8 +209,8 @@ void Executor::record_lstm(int index, std::vector<Copy>& after) {
     const Outputs to = outputs(index + 1, w);
     products.push_back({input_of(index, w), nullptr, gates, nullptr, steps, 0});
     parts.push_back({gates, hidden, cell, steps});
-    before.push_back({blocks_[w].fresh ? nullptr : h, hidden, width});
-    if (blocks_[w].fresh) before.push_back({nullptr, cell, width});
+    before.push_back({block(w).fresh ? nullptr : h, hidden, width});
+    if (block(w).fresh) before.push_back({nullptr, cell, width});
     after.push_back({hidden + steps * width, h, width});
     results.push_back({hidden + width, added(index, w), to.out, to.elu, steps * width});
     gates += steps * 4 * width;

@@ -7,12 +7,12 @@ namespace encodec_fast {
 
 bool BlockRows::operator==(const BlockRows& other) const {
   const auto all = [](const BlockRows& b) {
-    return std::tie(b.lane, b.fresh, b.last, b.rows, b.input, b.add, b.front, b.behind, b.keep);
+    return std::tie(b.fresh, b.last, b.rows, b.input, b.add, b.front, b.behind, b.keep);
   };
   return all(*this) == all(other);
 }
 
-BlockRows Geometry::advance(LaneRows& lane, int64_t index, const Block& block) const {
+BlockRows Geometry::advance(LaneRows& lane, const Block& block) const {
   const size_t count = graph_.ops().size();
   lane.ends.resize(count + 1);
   lane.kept.resize(layout_.forms().size());
@@ -20,7 +20,6 @@ BlockRows Geometry::advance(LaneRows& lane, int64_t index, const Block& block) c
   std::vector<int64_t>& after = lane.ends;
   const auto value = [](int number) { return static_cast<size_t>(number); };
   BlockRows b;
-  b.lane = index;
   b.fresh = !lane.started;
   b.last = block.last;
   after[0] += block.rows;
@@ -53,8 +52,25 @@ BlockRows Geometry::advance(LaneRows& lane, int64_t index, const Block& block) c
     lane.kept[f] = b.rows[value(form.value)] - b.keep[f];
   }
   lane.started = true;
-  if (block.last) lane = {};
+  if (block.last) {
+    lane = {};
+  } else {
+    forget_frames(lane.ends);
+  }
   return b;
+}
+
+// Behind its start a graph does the same at every frame: streams that count from as late as they
+// can are at the same place whenever they began. No count falls below zero, where result_rows()
+// would cut it off.
+void Geometry::forget_frames(std::vector<int64_t>& ends) const {
+  const auto frame_rows = [&](size_t value) {
+    const int v = static_cast<int>(value);
+    return graph_.down() * graph_.up_of(v) / graph_.down_of(v);
+  };
+  int64_t frames = ends.front() / frame_rows(0);
+  for (size_t v = 0; v < ends.size(); ++v) frames = std::min(frames, ends[v] / frame_rows(v));
+  for (size_t v = 0; v < ends.size(); ++v) ends[v] -= frames * frame_rows(v);
 }
 
 std::vector<PadRow> Geometry::padding(int index, const BlockRows& block) const {

@@ -13,7 +13,9 @@ namespace encodec_fast {
 // What a stream remembers of its rows.
 struct LaneRows {
   bool started = false;
-  std::vector<int64_t> ends;  // per value: its rows so far; none before the first block
+  // Per value: its rows so far, less whole frames that make no difference any more; none before the
+  // first block.
+  std::vector<int64_t> ends;
   std::vector<int64_t> kept;  // per form: rows that are kept in front of the next ones
 
   bool operator==(const LaneRows& other) const {
@@ -23,7 +25,6 @@ struct LaneRows {
 
 // One block of one stream. Rows are counted from the block's first row of their value.
 struct BlockRows {
-  int64_t lane = 0;
   bool fresh = true, last = false;  // the stream begins, ends with it
   std::vector<int64_t> rows;        // per value
   std::vector<int64_t> input;       // per op: the row that it reads first
@@ -48,7 +49,7 @@ class Geometry {
       : graph_(graph), layout_(layout), start_(start) {}
 
   // The next block of a lane, which advances by it.
-  BlockRows advance(LaneRows& lane, int64_t index, const Block& block) const;
+  BlockRows advance(LaneRows& lane, const Block& block) const;
 
   // Rows around those that the convolution `op` reads, in front and behind.
   std::vector<PadRow> padding(int op, const BlockRows& block) const;
@@ -59,6 +60,7 @@ class Geometry {
   bool finishes(int op, const BlockRows& block) const;
 
  private:
+  void forget_frames(std::vector<int64_t>& ends) const;
   const Op& op(int index) const { return graph_.ops()[static_cast<size_t>(index)]; }
 
   const Graph& graph_;

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from interleavings import check_lives
 from programs import BOOKS, ENTRIES, describe, to_bfloat16, write_program
 
 from encodec_fast import _native
@@ -111,6 +112,23 @@ def check_networks(rng: Rng, program: Program, other: Program) -> None:
             same("network", *(n.run(blocks, [True] * 3) for n in (cpu, device)))
 
 
+def check_live_batches(rng: Rng, folder: Path, start: str) -> None:
+    """Streams in step, by arrays on the device, and by lists of arrays on the CPU."""
+    path, lanes = folder / "model.safetensors", 3
+    cpu, device = Codec.load(path), Codec.load(path, device="cuda")
+
+    def audio(length: int) -> npt.NDArray[np.float32]:
+        return rng.standard_normal((lanes, cpu.channels, length)).astype(np.float32)
+
+    def codes(length: int) -> npt.NDArray[np.uint16]:
+        return rng.integers(0, ENTRIES, (lanes, BOOKS, length)).astype(np.uint16)
+
+    encoders = [c.stream_encoder(12.0, lanes, start) for c in (device, cpu)]
+    decoders = [c.stream_decoder(lanes, start) for c in (device, cpu)]
+    taken = check_lives(rng, *encoders, audio, cpu.hop) + check_lives(rng, *decoders, codes, 1)
+    assert taken > 5, f"{taken} pushes of streams in step"
+
+
 def check_codec(rng: Rng, folder: Path) -> None:
     """Whole recordings through the public names."""
     path = folder / "model.safetensors"
@@ -142,6 +160,9 @@ def main() -> None:
                 for low in (False, True) if program.encoder.causal else (False,):
                     lanes = options.lanes or int(rng.integers(1, 6))
                     check_streams(rng, program, other, lanes, low)
+                    if not program.header.segmented:
+                        start = "low_latency" if low else "exact"
+                        check_live_batches(rng, Path(folder), start)
                 check_networks(rng, program, other)
                 check_codec(rng, Path(folder))
             print(f"{kind}: equal", flush=True)
