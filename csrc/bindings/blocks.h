@@ -64,6 +64,7 @@ std::vector<const T*> open_batch(const Array<T, 3>& array, int64_t lanes, size_t
           "blocks: expected [streams of the batch, rows of one, any]");
   const size_t length = array.shape(2);
   std::vector<const T*> data;
+  data.reserve(array.shape(0));
   for (size_t l = 0; l < array.shape(0); ++l) data.push_back(array.data() + l * height * length);
   blocks.assign(array.shape(0), {static_cast<int64_t>(length), false});
   return data;
