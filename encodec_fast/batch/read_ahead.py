@@ -35,7 +35,7 @@ class _Chunks:
 
     def fill(self) -> None:
         """Read until there is no room, or no more."""
-        while True:
+        while not self._ended:  # stopped before its turn: nothing is read
             outcome: Float32 | BaseException | None
             try:
                 outcome = next(self._chunks, None)
@@ -86,6 +86,8 @@ class ReadAhead:
         self._items, self._read, self._ahead = items, read, ahead
         self._waiting: deque[Item] = deque()
         self._begun: dict[str, _Chunks] = {}
+        self._closed = False
+        self._beginning = threading.Lock()
         self._readings: queue.SimpleQueue[_Chunks | None] = queue.SimpleQueue()
         self._threads = threads
         for _ in range(threads):
@@ -95,13 +97,19 @@ class ReadAhead:
         return self
 
     def __next__(self) -> Item:
-        """For one thread at a time."""
-        while len(self._waiting) <= self._ahead and (item := next(self._items, None)) is not None:
-            self._begun[item.key] = _Chunks(self._read(item), self._readings)
-            self._waiting.append(item)
-        if not self._waiting:
-            raise StopIteration
-        return self._waiting.popleft()
+        """For one thread at a time; there is none after `close`, when nobody would read it."""
+        with self._beginning:
+            if self._closed:
+                raise StopIteration
+            while len(self._waiting) <= self._ahead:
+                item = next(self._items, None)
+                if item is None:
+                    break
+                self._begun[item.key] = _Chunks(self._read(item), self._readings)
+                self._waiting.append(item)
+            if not self._waiting:
+                raise StopIteration
+            return self._waiting.popleft()
 
     def chunks(self, item: Item) -> Iterator[Float32]:
         """The chunks of an item that was taken, once; raises as they do."""
@@ -112,6 +120,8 @@ class ReadAhead:
 
     def close(self) -> None:
         """Ends the threads, each behind the chunk that it is reading, and whoever waits for one."""
+        with self._beginning:
+            self._closed = True
         for chunks in list(self._begun.values()):
             chunks.stop()
         for _ in range(self._threads):

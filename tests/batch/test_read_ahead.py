@@ -16,6 +16,7 @@ from programs import tiny_program
 
 import encodec_fast as ef
 from encodec_fast import _native
+from encodec_fast.batch import run
 from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.items import FileLocation, Item
 from encodec_fast.batch.read_ahead import DEPTH, ReadAhead
@@ -177,3 +178,34 @@ def test_a_run_on_a_device_ends_with_its_iteration(tmp_path: Path) -> None:
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+def test_a_run_that_waits_for_files_ends_with_its_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who codes waits for a file; after it there are others, which nobody reads any more."""
+    codec = ef.Codec.load(tiny_program(tmp_path, "reflect", 1))
+    read: list[str] = []
+
+    def reader(_: Any) -> Any:
+        def chunks(item: Item) -> Iterator[Any]:
+            read.append(item.key)
+            if item.key != "0":
+                time.sleep(0.2)  # a slow file server
+            yield np.zeros((codec.channels, 4000), np.float32)
+
+        return chunks
+
+    monkeypatch.setattr(run, "_reader", reader)
+    device: Any = Elsewhere(codec.program)
+    before = threading.active_count()
+    running = coded_items(replace(codec.program, device=device), 1, items_of(200), 2)
+    next(running)
+    started = time.monotonic()
+    running.close()
+    assert time.monotonic() - started < 5
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+    assert len(read) < 20  # none of those that wait for a thread
