@@ -34,7 +34,7 @@ from timing import p99
 import encodec_fast as ef
 from encodec_fast import _native
 from encodec_fast.codec import Codec
-from encodec_fast.device import DeviceWeights
+from encodec_fast.integrations.on_device import DeviceCodebooks
 from encodec_fast.models.config import CONFIGS
 from encodec_fast.models.encodec import EncodecModel
 from encodec_fast.models.export import export_model
@@ -140,24 +140,21 @@ def quantisation(card: tuple[float, float], rows: int, n_q: int) -> Row:
     books = torch.randn(n_q, 1024, 128, generator=generator) * scale[:, None, None]
     latents = torch.randn(rows, 128, generator=generator)
     native = _native.Codebooks(books.numpy())
-    graph = _native.Graph(128)
-    square, zero = np.eye(128, dtype=np.float32), np.zeros(128, np.float32)
-    graph.conv(0, -1, False, 1, 1, 0, 0, False, square, zero, None, None, 0.0)
-    weights = DeviceWeights(graph, graph, native, "cuda")
+    there = DeviceCodebooks(native, torch.device("cuda", 0))
     ours_in, theirs_in, theirs = latents.cuda(), latents.cuda(), books.cuda()
     memory: list[int] = []
     with memory_used(memory):
-        codes = weights.rvq_encode(ours_in, n_q)
+        codes = there.encode(ours_in, n_q)
     with tf32(False):
         with memory_used(memory):
             expected = torch_search(theirs_in, theirs)
         peer = seconds_of(lambda: torch_search(theirs_in, theirs), 3)
-    ours = seconds_of(lambda: weights.rvq_encode(ours_in, n_q), 3)
+    ours = seconds_of(lambda: there.encode(ours_in, n_q), 3)
     few = latents[:2000].numpy()
     exact = np.array_equal(native.encode(few, n_q), codes[:, :2000].cpu().numpy())
     flops = 2.0 * rows * n_q * 1024 * 128
     least = floor_seconds(flops, rows * (512 + 2 * n_q), card)
-    same = (codes.to(torch.int64) == expected).float().mean().item()
+    same = (codes == expected).float().mean().item()
     return {
         "latents, n_q": f"[{rows}, 128], {n_q}",
         "PyTorch, ms": f"{1e3 * peer:.1f}",

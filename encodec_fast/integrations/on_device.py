@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from encodec_fast import _native
-from encodec_fast.device import BREADTH, check_tensor
+from encodec_fast.device import BREADTH
 from encodec_fast.integrations.seanet import UnsupportedError
 from encodec_fast.lanes import block_bounds, block_frames
 
@@ -88,7 +88,7 @@ class DeviceNetwork(OnDevice):
         graph = self._graph
         shape = (None, graph.in_channels, None)
         signals = signals.contiguous()
-        check_tensor("signals", signals, str(self.device), torch.float32, shape)
+        _check_tensor("signals", signals, str(self.device), torch.float32, shape)
         batch, _, rows = signals.shape
         out = signals.new_empty(batch, graph.out_channels, -(-rows * graph.up // graph.down))
         with current_stream(self.device) as stream:
@@ -135,7 +135,7 @@ class DeviceCodebooks(OnDevice):
         """Contiguous float32 [rows, dimension] to codes int64 [n_q, rows]. Raises ValueError for
         another tensor or n_q, OSError where the GPU fails."""
         shape = (None, self._dimension)
-        check_tensor("latents", latents, str(self.device), torch.float32, shape)
+        _check_tensor("latents", latents, str(self.device), torch.float32, shape)
         rows = latents.shape[0]
         # int16: PyTorch converts few types to and from uint16.
         codes = latents.new_empty((max(n_q, 0), rows), dtype=torch.int16)
@@ -147,7 +147,7 @@ class DeviceCodebooks(OnDevice):
     def decode(self, codes: Tensor) -> Tensor:
         """The inverse: int64 [n_q, rows] to float32 [rows, dimension]. Waits, to raise ValueError
         for codes that are out of range; other errors as `encode`."""
-        check_tensor("codes", codes, str(self.device), torch.int64, (None, None), strided=True)
+        _check_tensor("codes", codes, str(self.device), torch.int64, (None, None), strided=True)
         n_q, rows = codes.shape
         small = codes.clamp(-1, 0xFFFF).to(torch.int16).contiguous()
         latents = codes.new_empty((rows, self._dimension), dtype=torch.float32)
@@ -155,3 +155,30 @@ class DeviceCodebooks(OnDevice):
             places = small.data_ptr(), rows, n_q, latents.data_ptr()
             self._with_room(lambda: self._books.decode(*places, stream))
         return latents
+
+
+def _check_tensor(
+    name: str,
+    tensor: Tensor,
+    device: str,
+    dtype: torch.dtype,
+    shape: tuple[int | None, ...],
+    strided: bool = False,
+) -> None:
+    """Raises ValueError, naming the argument, what was expected and what was found, for anything
+    but a tensor on `device` ("cuda:N") of that type and shape (None: any size), contiguous
+    unless `strided`."""
+    where = str(tensor.device)
+    if where != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, found {where}")
+    if tensor.dtype != dtype:
+        raise ValueError(f"{name}: expected {dtype}, found {tensor.dtype}")
+    found = tuple(tensor.shape)
+    fits = len(found) == len(shape) and all(
+        size is None or size == n for size, n in zip(shape, found, strict=True)
+    )
+    if not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected shape [{sizes}], found {list(found)}")
+    if not (strided or tensor.is_contiguous()):
+        raise ValueError(f"{name}: expected a contiguous tensor, found {tensor.stride()}")
