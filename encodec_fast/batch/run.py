@@ -111,9 +111,14 @@ def coded_items(
     results = queue.Queue(threads * _RESULTS_PER_THREAD)
     stopped = threading.Event()
 
+    def coded() -> Iterator[Outcome]:
+        yield from code_items(program, n_q, following, lanes, stopped, read)
+        if stopped.is_set():  # or what waits in `packed` for others would be packed for nobody
+            raise InterruptedError("the run has ended")
+
     def work() -> None:
         try:
-            for outcome in packed(code_items(program, n_q, following, lanes, stopped, read)):
+            for outcome in packed(coded()):
                 results.put(outcome)
         except BaseException as error:
             results.put(error)

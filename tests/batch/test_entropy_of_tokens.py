@@ -6,6 +6,8 @@ import contextlib
 import json
 import pickle
 import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from token_items import make_tokens
 
 import encodec_fast as ef
 from encodec_fast import chunk_codes, info, store
-from encodec_fast.batch import ecdc_format
+from encodec_fast.batch import coding, ecdc_format, run
 from encodec_fast.batch.cluster_output import ClusterOutput
 from encodec_fast.batch.coding import Failure
+from encodec_fast.batch.items import Item
 from encodec_fast.batch.names import file_name
 from encodec_fast.batch.run import Progress
 from encodec_fast.batch.settings import Settings
@@ -166,6 +169,41 @@ def test_one_that_cannot_be_coded_is_a_failure_alone(
     found = list(ecdc_format.packed(items, codec, "lm"))
     assert [isinstance(item, Failure) for item in found] == [n == 3 for n in range(6)]
     assert "not finite" in found[3].reason
+
+
+def test_what_waits_when_a_run_ends_is_not_packed(
+    tmp_path: Path, causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take a language model minutes, on a thread that nobody waits for."""
+    codec = ef.Codec.load(causal)
+    monkeypatch.setattr(chunk_codes, "MANY_LANES", 1000)
+    packed: list[int] = []
+    original = ecdc_format.files_of
+
+    def counted(program: Any, model: Any, recordings: Any, *more: Any) -> list[bytes]:
+        packed.append(len(recordings))
+        return original(program, model, recordings, *more)
+
+    monkeypatch.setattr(ecdc_format, "files_of", counted)
+    write_short_files(tmp_path / "in", 60)
+    (tmp_path / "in" / "0000.wav").write_bytes(b"no audio")
+
+    read = coding.read_item
+
+    def slowly(item: Item, header: Any) -> Iterator[Any]:
+        if item.key != "0000.wav":
+            time.sleep(0.02)  # the run ends long before its last one
+        return read(item, header)
+
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"format": "ecdc", "entropy": "lm", "threads": 1}
+    monkeypatch.setattr(coding, "read_item", slowly)
+    monkeypatch.setattr(run, "longest_first", iter)
+    with pytest.raises(KeyboardInterrupt):
+        ef.tokenize(tmp_path / "in", tmp_path / "out", codec, progress=interrupt, **options)
+    assert packed == []
 
 
 def cut(tokens: Any) -> Any:
