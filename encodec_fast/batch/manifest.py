@@ -89,7 +89,7 @@ def check_document(out: str, path: str, data: bytes, identity: dict[str, Any]) -
         found = found.get("identity", found)
         names = dict.fromkeys([*identity, *found])
         differing = [name for name in names if found.get(name) != identity.get(name)]
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a manifest of tokenize: {error}") from None
     if differing:
         told = "; ".join(
