@@ -15,8 +15,6 @@ from encodec_fast import ecdc, files, info
 from encodec_fast.cli_evaluation import add_evaluate
 from encodec_fast.cli_models import add_models
 from encodec_fast.cli_options import (
-    DEFAULT_BANDWIDTH,
-    DEFAULT_MODEL,
     add_audio_out,
     add_coding,
     add_device,
@@ -106,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print a JSON object")
 
     add_models(commands)
-    add_tokenize(commands, DEFAULT_MODEL, DEFAULT_BANDWIDTH)
+    add_tokenize(commands)
     add_train(commands)
     add_evaluate(commands)
     return parser

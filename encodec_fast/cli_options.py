@@ -35,14 +35,14 @@ def add_coding(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_entropy(command: argparse.ArgumentParser) -> None:
-    """How codes are packed."""
+def add_entropy(command: argparse.ArgumentParser, where: str = "") -> None:
+    """How codes are packed; where: there is a choice."""
     command.add_argument(
         "--entropy",
         choices=ENTROPIES,
         default="none",
-        help="none: packed bits; static: a table per codebook; lm: a language model, smallest "
-        "(default: none)",
+        help=f"{where}none: packed bits; static: a table per codebook; lm: a language model, "
+        "smallest (default: none)",
     )
 
 

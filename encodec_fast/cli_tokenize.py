@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from encodec_fast.cli_options import add_device
+from encodec_fast.cli_options import add_coding, add_device, add_entropy
 from encodec_fast.console import add_command, one_line, say
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ FAILED_STATUS = 3
 _SHOWN_FAILURES = 10
 
 
-def add_tokenize(commands: Any, model: str, bandwidth: float) -> None:
-    """Adds the command to the subparsers `commands`; defaults: `model` at `bandwidth` kbps."""
+def add_tokenize(commands: Any) -> None:
+    """Adds the command to the subparsers `commands`."""
     command = add_command(
         commands, "tokenize", _tokenize, "code a data set of recordings (docs/tokenize.md)"
     )
@@ -32,30 +32,14 @@ def add_tokenize(commands: Any, model: str, bandwidth: float) -> None:
         "data set, or URL of one",
     )
     command.add_argument("out", metavar="OUT", help="folder, new or of an earlier call")
-    command.add_argument(
-        "-m", "--model", default=model, help=f"name or program file; default: {model}"
-    )
-    command.add_argument(
-        "-b",
-        "--bandwidth",
-        metavar="KBPS",
-        type=float,
-        default=bandwidth,
-        help=f"one that the model supports; default: {bandwidth:g}",
-    )
+    add_coding(command)
     command.add_argument(
         "--format",
         choices=("npy", "safetensors", "parquet", "webdataset", "ecdc"),
         default="npy",
         help="of the output (docs/tokens.md); default: npy",
     )
-    command.add_argument(
-        "--entropy",
-        choices=("none", "static", "lm"),
-        default="none",
-        help="of format ecdc: packed bits, a table per codebook, or a language model, smallest "
-        "(default: none)",
-    )
+    add_entropy(command, "of format ecdc; ")
     command.add_argument(
         "-t", "--threads", metavar="N", type=int, help="default: one for each core"
     )
