@@ -102,6 +102,8 @@ def open_cuda(device: str) -> tuple[Any, int]:
             "device: this build of encodec_fast has no CUDA; install it from source where nvcc is "
             "(docs/cuda.md)"
         ) from None
+    except ImportError as error:
+        raise OSError(f"device: the CUDA module of this build cannot be loaded: {error}") from error
     number, count = int(match[1] or 0), cuda.device_count()
     if number >= count:
         raise ValueError(f"device: expected cuda:0..cuda:{count - 1}, found {device!r}")
