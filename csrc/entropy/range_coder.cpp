@@ -5,12 +5,14 @@
 namespace encodec_fast {
 
 void RangeEncoder::grow() {
-  bytes_.resize(std::max<size_t>(2 * bytes_.size(), 256));
+  room_ = std::max<size_t>(2 * room_, 256);
+  bytes_.resize(room_);
   writer_.bytes = bytes_.data();
 }
 
 void RangeEncoder::flush(std::vector<uint8_t>& out) {
-  bytes_.resize(writer_.used + RangeWriter::kMostOfEnd);
+  room_ = writer_.used + RangeWriter::kMostOfEnd;
+  bytes_.resize(room_);
   writer_.bytes = bytes_.data();
   writer_.flush();
   out.insert(out.end(), bytes_.begin(), bytes_.begin() + static_cast<std::ptrdiff_t>(writer_.used));

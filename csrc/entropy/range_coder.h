@@ -83,7 +83,7 @@ class RangeEncoder {
 
   // interval: within 0..kCdfTotal, of a width of at least 1.
   void encode(Interval interval) {
-    if (writer_.used + RangeWriter::kMostOfSymbol > bytes_.size()) grow();
+    if (writer_.used + RangeWriter::kMostOfSymbol > room_) grow();
     writer_.encode(interval);
   }
 
@@ -94,6 +94,7 @@ class RangeEncoder {
   void grow();
 
   std::vector<uint8_t> bytes_;
+  size_t room_ = 0;  // their number
   RangeWriter writer_;
 };
 
