@@ -77,7 +77,22 @@ cp -r "$root/encodec_fast" "$work/package/"
 rm -f "$work"/package/encodec_fast/_c*.so
 cp "$work"/build/_core*.so "$work"/build/_cuda*.so "$work/package/encodec_fast/"
 export PYTHONPATH="$work/package:$root/tests:$root/tests/cuda"
+# An editable install finds its own modules before any path: here it must not.
+cat > "$work/package/sitecustomize.py" << 'PYTHON'
+import sys
+
+sys.meta_path[:] = [f for f in sys.meta_path if "_editable" not in type(f).__module__]
+PYTHON
 cd "$work"
+"$python" - "$work/package" << 'PYTHON' || exit 1
+import sys
+
+from encodec_fast import _core, _cuda
+
+for module in (_core, _cuda):
+    if not module.__file__.startswith(sys.argv[1]):
+        sys.exit(f"gpu.sh: {module.__file__} is in the way of what was built")
+PYTHON
 
 tests=$root/tests/cuda
 check "elements: the CPU's bits" 60 "$python" "$tests/elements_on_device.py" \

@@ -181,8 +181,8 @@ class Codec:
 
         entropy: "none" (packed bits), "static" (a trained table per codebook) or "lm" (a language
         model); version: of the container, 1 or the reference's 0; metadata: free JSON for the
-        header of version 1. Other arguments and errors as `encode`; ValueError for an entropy mode
-        that the model or the version lacks.
+        header of version 1. wav and bandwidth as in `encode`, whose errors it raises; ValueError
+        for an entropy mode that the model or the version lacks.
         """
         self.piece_writer(self.n_q(bandwidth), entropy, version, metadata=metadata)  # checks
         (data,) = self._files([self.encode(wav, bandwidth)], entropy, version, metadata)

@@ -29,6 +29,10 @@ class DamageWarning(UserWarning):
         self.lost = lost
 
 
+# Each of them, as two files may be damaged in the same place. The caller's own filters come first.
+warnings.simplefilter("always", DamageWarning, append=True)
+
+
 def read_header(stream: IO[bytes], name: str = "<stream>") -> AnyHeader:
     """The header of a file of either version, `stream` standing behind it.
 

@@ -106,6 +106,8 @@ def decompress_file(
     """
     name = target_name(source, "source")
     _check_distinct(source, target)
+    if isinstance(model, Codec) and device != "cpu":
+        raise ValueError(f"device: a Codec has its own, expected none beside it, found {device!r}")
     with opened(source) as stream:
         header = container.read_header(stream, name)
         if model is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,28 @@ def test_segments_that_do_not_fit(tiny_entropies: Path) -> None:
         codec.decompress(stream.getvalue())
     with pytest.raises(ValueError, match=r"datas\[1\]: codes: a segment's length does not fit"):
         codec.decompress_many([codec.compress(recording(100)), stream.getvalue()])
+
+
+TWICE = """
+import sys
+import encodec_fast as ef
+for path in sys.argv[1:]:
+    ef.decompress(open(path, "rb").read())
+"""
+
+
+def test_files_damaged_in_the_same_place_are_both_told(tmp_path: Path) -> None:
+    """Python's own filter shows equal warnings of one line once."""
+    codec = ef.Codec.load("nano_24khz")
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(2):
+        wav = (0.1 * rng.standard_normal((1, 25 * 24000))).astype(np.float32)
+        data = bytearray(codec.compress(wav))
+        data[len(data) // 2] ^= 255
+        paths.append(tmp_path / f"{number}.ecdc")
+        paths[-1].write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE, *map(str, paths)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("DamageWarning: data: damaged, lost 10.00 s to 20.00 s") == 2

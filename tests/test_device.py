@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import encodec_fast as ef
@@ -37,3 +39,12 @@ def test_a_module_that_is_not_there_says_why(
     with pytest.raises(OSError, match=message):
         ef.Codec.load("nano_24khz", device="cuda")
     assert not _native.cuda_available()
+
+
+def test_a_codec_has_its_own_device(tmp_path: Path) -> None:
+    codec = ef.Codec.load("nano_24khz")
+    source = tmp_path / "a.ecdc"
+    source.write_bytes(codec.compress(np.zeros((1, 640), np.float32)))
+    with pytest.raises(ValueError, match="device: a Codec has its own, expected none beside it"):
+        ef.decompress_file(source, tmp_path / "a.wav", model=codec, device="cuda")
+    assert not (tmp_path / "a.wav").exists()

@@ -93,7 +93,8 @@ def check_document(out: str, path: str, data: bytes, identity: dict[str, Any]) -
         raise ValueError(f"{path}: not a manifest of tokenize: {error}") from None
     if differing:
         told = "; ".join(
-            f"{name}: expected {identity.get(name)}, found {found.get(name)}" for name in differing
+            f"{name}: expected {identity.get(name, 'none')}, found {found.get(name, 'none')}"
+            for name in differing
         )
         raise ValueError(f"output {out}: is of another run ({told})")
 

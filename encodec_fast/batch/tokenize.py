@@ -56,7 +56,7 @@ def tokenize(
     if engine == "ray" and device not in ("cpu", "cuda"):
         raise ValueError(f"device: engine ray expects 'cpu' or 'cuda', found {device!r}")
     if isinstance(codec, Codec) and device != "cpu":
-        raise ValueError("device: expected a name or a program file beside it, found a Codec")
+        raise ValueError(f"device: a Codec has its own, expected none beside it, found {device!r}")
     if threads is None:
         threads = available_threads() if engine == "local" else 1
     model = codec.name if isinstance(codec, Codec) else os.fspath(codec)

@@ -25,7 +25,7 @@ def test_keys_on_either_side_alone() -> None:
     data = json.dumps({"identity": {"version": 1, "entropy": "lm"}}).encode()
     check_document("out", "manifest.json", data, {"entropy": "lm", "version": 1})
     for identity, words in (
-        ({"version": 1}, "entropy: expected None, found lm"),
+        ({"version": 1}, "entropy: expected none, found lm"),
         ({"version": 1, "entropy": "lm", "more": 2}, "more: expected 2, found None"),
     ):
         with pytest.raises(ValueError, match=f"output out: is of another run .{words}"):

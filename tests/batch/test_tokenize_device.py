@@ -56,7 +56,7 @@ def test_a_worker_has_one_gpu(place: Path) -> None:
 
 def test_a_codec_has_its_own(place: Path) -> None:
     codec = ef.Codec.load(model_of(place))
-    with pytest.raises(ValueError, match="device: expected a name or a program file beside it"):
+    with pytest.raises(ValueError, match="device: a Codec has its own"):
         ef.tokenize(place / "audio", place / "out", codec, None, device="cuda")
     assert not (place / "out").exists()
 
