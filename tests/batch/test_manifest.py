@@ -26,7 +26,7 @@ def test_keys_on_either_side_alone() -> None:
     check_document("out", "manifest.json", data, {"entropy": "lm", "version": 1})
     for identity, words in (
         ({"version": 1}, "entropy: expected none, found lm"),
-        ({"version": 1, "entropy": "lm", "more": 2}, "more: expected 2, found None"),
+        ({"version": 1, "entropy": "lm", "more": 2}, "more: expected 2, found none"),
     ):
         with pytest.raises(ValueError, match=f"output out: is of another run .{words}"):
             check_document("out", "manifest.json", data, identity)
