@@ -234,11 +234,11 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, corpus: Path, program: Path)
     assert ef.tokenize(corpus, out, **options).resumed == 3
     assert files_of(out) == files_of(tmp_path / "whole")
     assert ef.tokenize(corpus, out, **options).resumed == len(RECORDINGS)
-    with pytest.raises(ValueError, match="entropy: expected None, found lm"):
+    with pytest.raises(ValueError, match="entropy: expected none, found lm"):
         ef.tokenize(corpus, out, **{**options, "entropy": "none"})
     plain = tmp_path / "plain"
     ef.tokenize(corpus, plain, program, format="ecdc")
-    with pytest.raises(ValueError, match="entropy: expected lm, found None"):
+    with pytest.raises(ValueError, match="entropy: expected lm, found none"):
         ef.tokenize(corpus, plain, **options)
 
 
