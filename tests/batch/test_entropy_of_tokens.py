@@ -226,7 +226,7 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, corpus: Path, program: Path)
         ef.tokenize(corpus, out, progress=interrupt, **options)
     assert len(ecdc_files(out)) == 3
     for other, words in {
-        "none": "expected None, found lm",
+        "none": "expected none, found lm",
         "static": "expected static, found lm",
     }.items():
         with pytest.raises(ValueError, match=f"entropy: {words}"):
