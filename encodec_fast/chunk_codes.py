@@ -14,7 +14,7 @@ from encodec_fast._native import CodeArray
 from encodec_fast.chunk_header import Header
 from encodec_fast.chunks import ChunkWriter
 from encodec_fast.entropy_model import EntropyModel
-from encodec_fast.payloads import CodeRun, RunCoder, run_lanes
+from encodec_fast.payloads import CodeRun, RunCoder
 from encodec_fast.program import Program
 from encodec_fast.segments import Piece
 
@@ -206,11 +206,6 @@ def write_chunk(writer: ChunkWriter, chunk: ChunkCodes, payload: bytes) -> None:
     if chunk.scale is not None:
         payload = SCALE.pack(chunk.scale) + payload
     writer.write(payload, chunk.codes.shape[1])
-
-
-def key_lanes(program: Program, entropy: str) -> int:
-    """The key intervals that files_of codes at once."""
-    return run_lanes(program, entropy, MANY_LANES)
 
 
 def files_of(

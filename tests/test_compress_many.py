@@ -161,6 +161,10 @@ class Device:
         return self.program.new_lm_coder(lm, n_q, lanes)
 
 
+def same_audio(found: list[Any], expected: list[Any]) -> bool:
+    return len(found) == len(expected) and all(map(np.array_equal, found, expected))
+
+
 def test_a_device_codes_for_itself(codec: ef.Codec, tmp_path: Path) -> None:
     device: Any = Device(codec.program)
     there = on(codec, 1, replace(codec.program, device=device))
@@ -170,7 +174,7 @@ def test_a_device_codes_for_itself(codec: ef.Codec, tmp_path: Path) -> None:
     for call in (
         lambda: there.compress_many(wavs, 6.0, "lm") == datas,
         lambda: there.compress(wavs[2], 6.0, "lm") == datas[2],
-        lambda: len(there.decompress_many(datas)) == len(datas),
+        lambda: same_audio(there.decompress_many(datas), codec.decompress_many(datas)),
         lambda: np.array_equal(there.decompress(datas[2]), codec.decompress(datas[2])),
     ):
         device.coders.clear()

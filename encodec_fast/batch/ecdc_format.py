@@ -13,14 +13,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from encodec_fast import container, ecdc
+from encodec_fast import chunk_codes, container, ecdc
 from encodec_fast.batch import item_json
 from encodec_fast.batch.coding import Failure
 from encodec_fast.batch.tokens import Tokens
-from encodec_fast.chunk_codes import files_of, key_lanes
+from encodec_fast.chunk_codes import files_of
 from encodec_fast.chunk_header import Header
 from encodec_fast.codec import Codec
 from encodec_fast.codes import checked_pieces
+from encodec_fast.payloads import run_lanes
 from encodec_fast.segments import Gap
 from encodec_fast.store import find_model
 
@@ -39,6 +40,7 @@ def packed(
     model codes the key intervals of several together, as many as it has lanes. Tokens that no file
     can hold are a failure."""
     waiting: list[tuple[Tokens, Header]] = []
+    lanes = run_lanes(codec.program, entropy, chunk_codes.MANY_LANES)
     intervals = 0
     for outcome in outcomes:
         if isinstance(outcome, Failure):
@@ -52,7 +54,7 @@ def packed(
         waiting.append((outcome, header))
         frames = header.chunk_frames * header.key_chunks
         intervals += sum(-(-count // frames) for count in outcome.segment_frames)
-        if intervals >= key_lanes(codec.program, entropy):
+        if intervals >= lanes:
             yield from _packed(waiting, codec)
             waiting, intervals = [], 0
     yield from _packed(waiting, codec)

@@ -16,19 +16,17 @@ from torch import Tensor
 
 from encodec_fast import _native
 from encodec_fast.integrations.on_device import DeviceCodebooks, DeviceNetwork
-from encodec_fast.integrations.parts import MODULES
+from encodec_fast.integrations.parts import DEVICES, MODULES
 
 # Packed codebooks of rvq_encode and rvq_decode: as many models as one process is likely to use.
 _PACKED_CODEBOOKS = 4
-
-_DEVICES = ("cpu", "cuda")
 
 _Codebooks = _native.Codebooks | DeviceCodebooks
 _packed: OrderedDict[tuple[Any, ...], tuple[Tensor, _Codebooks]] = OrderedDict()
 _packed_lock = threading.Lock()
 
 
-@torch.library.custom_op("encodec_fast::rvq_encode", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("encodec_fast::rvq_encode", mutates_args=(), device_types=DEVICES)
 def rvq_encode(latents: Tensor, codebooks: Tensor) -> Tensor:
     """Codes of latents under all codebooks, residually (paper 3.2).
 
@@ -54,7 +52,7 @@ def _(latents: Tensor, codebooks: Tensor) -> Tensor:
     return latents.new_empty(codebooks.shape[0], *latents.shape[:-1], dtype=torch.int64)
 
 
-@torch.library.custom_op("encodec_fast::rvq_decode", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("encodec_fast::rvq_decode", mutates_args=(), device_types=DEVICES)
 def rvq_decode(codes: Tensor, codebooks: Tensor) -> Tensor:
     """The latents that codes stand for: the sum of their entries.
 
@@ -132,7 +130,7 @@ def _own(out: Tensor) -> Tensor:
     return out.clone(memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("encodec_fast::run_network", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("encodec_fast::run_network", mutates_args=(), device_types=DEVICES)
 def run_network(x: Tensor, handle: int, channels: int, up: int, down: int) -> Tensor:
     """[batch, in channels, rows] through the encoder or decoder `handle`, to [batch, channels,
     rows * up / down, rounded up]."""
@@ -150,7 +148,7 @@ def _(x: Tensor, handle: int, channels: int, up: int, down: int) -> Tensor:
     return x.new_empty(x.shape[0], channels, (x.shape[2] * up + down - 1) // down)
 
 
-@torch.library.custom_op("encodec_fast::search_codebooks", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("encodec_fast::search_codebooks", mutates_args=(), device_types=DEVICES)
 def search_codebooks(x: Tensor, handle: int, n_q: int) -> Tensor:
     """Latents [batch, dimension, frames] to codes int64 [n_q, batch, frames] of quantiser
     `handle`."""
@@ -167,7 +165,7 @@ def _(x: Tensor, handle: int, n_q: int) -> Tensor:
     return x.new_empty(n_q, x.shape[0], x.shape[2], dtype=torch.int64)
 
 
-@torch.library.custom_op("encodec_fast::look_up_codes", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("encodec_fast::look_up_codes", mutates_args=(), device_types=DEVICES)
 def look_up_codes(codes: Tensor, handle: int, dimension: int) -> Tensor:
     """Codes int64 [n_q, batch, frames] to latents [batch, dimension, frames] of quantiser
     `handle`."""

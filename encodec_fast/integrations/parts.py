@@ -122,7 +122,7 @@ class Part(ABC, Generic[Native]):
             if not tensor.is_floating_point():
                 continue
             devices.add(tensor.device)
-            if tensor.dtype != torch.float32 or tensor.device.type not in _DEVICES:
+            if tensor.dtype != torch.float32 or tensor.device.type not in DEVICES:
                 raise UnsupportedError(f"{name} is {tensor.dtype} on {tensor.device.type}")
         if len(devices) != 1:
             found = ", ".join(sorted(map(str, devices)))
@@ -142,7 +142,7 @@ class Part(ABC, Generic[Native]):
             reason = "it is in training mode (call eval())"
         elif x.requires_grad and torch.is_grad_enabled() and x.is_floating_point():
             reason = "its input wants a gradient"
-        elif x.device.type not in _DEVICES or (x.is_floating_point() and x.dtype != torch.float32):
+        elif x.device.type not in DEVICES or (x.is_floating_point() and x.dtype != torch.float32):
             reason = f"its input is {x.dtype} on {x.device.type}"
         elif getattr(module, "_is_replica", False):
             reason = "it is a replica of DataParallel"  # which is found by its original's number
@@ -180,7 +180,7 @@ class Part(ABC, Generic[Native]):
         """The names of a module's own parameters and buffers that `build` reads."""
 
 
-_DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda")
 # Weights may have to be read, for which the host waits.
 _CAPTURED = "a CUDA graph is being captured"
 
