@@ -161,9 +161,15 @@ def test_an_end_at_each_step_does_not_show(
 def test_an_interrupt_ends_it_cleanly(tmp_path: Path, number: int) -> None:
     header, tensors = describe("constant", width=64)
     program = write_program(tmp_path / "program.safetensors", header, tensors)
-    write_short_files(tmp_path / "in", 200, seconds=2.0)
+    write_short_files(tmp_path / "in", 400, seconds=2.0)
     arguments = command(tmp_path / "in", tmp_path / "out", "-m", str(program), "--threads", "2")
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    # nohup and background jobs hand down ignored signals: start from the default.
+    process = subprocess.Popen(
+        arguments,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     while process.poll() is None and len(list((tmp_path / "out").glob("*.npy"))) < 3:
         time.sleep(0.005)
     process.send_signal(number)
@@ -173,4 +179,4 @@ def test_an_interrupt_ends_it_cleanly(tmp_path: Path, number: int) -> None:
     _, said = run(arguments)
     # Of the last file it may not have been recorded yet that it is there.
     assert int(re.search(r"(\d+) recordings were", said)[1]) >= 2
-    assert len(list((tmp_path / "out").glob("*.npy"))) == 200
+    assert len(list((tmp_path / "out").glob("*.npy"))) == 400
