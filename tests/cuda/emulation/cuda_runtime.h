@@ -33,7 +33,8 @@ namespace emulated {
 struct Index {
   unsigned x = 0;
 };
-extern thread_local Index thread_index, block_index;
+// __thread, as thread_local calls a function at each use: it may have to be constructed.
+extern __thread Index thread_index, block_index;
 
 [[noreturn]] void give_up(const char* why);
 void* shared_memory();
