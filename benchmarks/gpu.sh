@@ -101,14 +101,15 @@ check "codebooks: the CPU's bits" 60 "$python" "$tests/codebooks_on_device.py"
 check "products: the CPU's bits" 60 "$python" "$tests/products_on_device.py"
 check "random models: the CPU's bits" 90 "$python" "$tests/agreement_on_device.py" \
   --models "$([[ $emulated ]] && echo 1 || echo 3)"
+check "language models: the CPU's bytes" 60 "$python" "$tests/lm_on_device.py" \
+  --calls "$([[ $emulated ]] && echo 4 || echo 24)"
 if [[ $emulated ]]; then
-  skip "wide models, the bundled models, compute-sanitizer and the figures: the device is emulated"
+  skip "wide models, many sequences, the bundled models, compute-sanitizer and the figures: the device is emulated"
   step "end"
   exit "$failed"
 fi
 check "wide models, 70 streams: the CPU's bits" 90 "$python" "$tests/agreement_on_device.py" \
   --wide --lanes 70
-check "language models: the CPU's bytes" 60 "$python" "$tests/lm_on_device.py" --calls 24
 check "700 sequences: the CPU's bytes" 60 "$python" "$tests/lm_on_device.py" \
   --shapes odd "heads of 25" --lanes 700 --calls 4 --steps 90
 check "language model's coder: the CPU's tests" 60 "$python" "$tests/lm_rules_on_device.py"
